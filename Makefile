@@ -1,0 +1,36 @@
+# The two commands a newcomer needs: `make run` and `make test`. Everything else is a part of them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+LOCK := requirements/dev.txt
+PARTS := contract sidecar operator
+
+.PHONY: help setup run test check bench lock generate fmt clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+# One stamp: the environment is made anew only when the lock or a part's pyproject changes.
+$(VENV)/.ready: $(LOCK) $(PARTS:%=%/pyproject.toml) Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "llmroute needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 …" >&2; exit 1; }
+	@echo "setup: virtual environment in $(VENV)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test "$$($(BIN)/uv --version 2>/dev/null | cut -d' ' -f2)" = $(UV_VERSION) || { echo "setup: uv $(UV_VERSION) (the installer)" >&2; $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt; }
+	@echo "setup: packages of $(LOCK), by hash" >&2
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r $(LOCK)
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation $(PARTS:%=-e ./%)
+	@touch $@
+
+setup: $(VENV)/.ready ## .venv with everything in it, the commands in .venv/bin
+
+run: setup ## the quickstart on mock:// upstreams, on localhost
+	@$(BIN)/llmroute run -f examples/quickstart.yaml --secrets-from examples/quickstart.yaml
+
+lock: setup ## resolve the locks anew (versions and hashes, no address)
+	@tools/lock
+
+clean: ## take the environment away
+	rm -rf $(VENV)

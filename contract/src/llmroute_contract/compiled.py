@@ -1,0 +1,197 @@
+"""The compiled configuration: what the controller writes into the ConfigMap and a gateway serves from.
+
+Owns its types, its schema version, its canonical bytes and the revision. Files of one gateway:
+`gateway.json` (a `CompiledGateway`: revision and the list of routes) and one `route.<name>.json` (a `CompiledRoute`) each.
+Unknown fields are let through within one schema version, so that an older gateway can read a newer operator's files.
+Durations are seconds. Secrets are named, never held.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+SCHEMA_VERSION = 1
+GATEWAY_FILE = "gateway.json"
+CONFIGMAP_PREFIX = "llmroute-gateway-"
+CONFIGMAP_MAX_BYTES = 1024 * 1024 - 16 * 1024
+"""Kubernetes refuses a ConfigMap above 1 MiB; the margin is for its metadata and managedFields."""
+
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Compiled(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
+    """Base of the compiled types: immutable, camelCase outside."""
+
+
+class SecretEntry(Compiled, frozen=True):
+    name: str
+    key: str
+
+
+class CompiledClient(Compiled, frozen=True):
+    name: str
+    models: tuple[str, ...] | None
+    expires_at: datetime | None
+
+
+class CompiledAuth(Compiled, frozen=True):
+    mode: Literal["Keys", "None"]
+    keys_secret: str | None
+    clients: tuple[CompiledClient, ...]
+
+
+class CompiledTls(Compiled, frozen=True):
+    ca: SecretEntry | None
+    client_cert_secret: str | None
+
+
+class CompiledUpstream(Compiled, frozen=True):
+    name: str
+    url: str
+    protocol: Literal["OpenAI", "Anthropic"]
+    credential: SecretEntry | None
+    tls: CompiledTls | None
+    headers: dict[str, str]
+    connect_timeout: _Positive
+    first_token_timeout: _Positive
+    idle_timeout: _Positive
+    request_timeout: _Positive
+    breaker_max_failures: _Count
+    breaker_reset: _Positive
+    pool_max_connections: _Count
+
+
+class CompiledTarget(Compiled, frozen=True):
+    upstream: str
+    model: str | None
+    weight: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class CompiledModel(Compiled, frozen=True):
+    name: str
+    targets: Annotated[tuple[CompiledTarget, ...], msgspec.Meta(min_length=1)]
+    fallbacks: tuple[str, ...]
+    retry_attempts: _Count
+    retry_backoff: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class CompiledBudget(Compiled, frozen=True):
+    usd: str
+    period: Literal["Hour", "Day", "Week", "Month"]
+
+
+class CompiledLimit(Compiled, frozen=True):
+    name: str
+    per: Literal["Client", "Model", "Upstream", "Gateway"]
+    scope: Literal["Pod", "Gateway"]
+    window: _Positive | None
+    requests: _Count | None
+    tokens: _Count | None
+    concurrency: _Count | None
+    budget: CompiledBudget | None
+
+
+class CompiledLogSample(Compiled, frozen=True):
+    status: str | None
+    client: str | None
+    model: str | None
+    rate: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class CompiledRoute(Compiled, frozen=True):
+    schema_version: int
+    name: str
+    namespace: str
+    gateway: str
+    generation: int
+    auth: CompiledAuth
+    upstreams: tuple[CompiledUpstream, ...]
+    models: tuple[CompiledModel, ...]
+    default_upstream: str | None
+    limits: tuple[CompiledLimit, ...]
+    log_sample: tuple[CompiledLogSample, ...]
+
+
+class RouteEntry(Compiled, frozen=True):
+    """A route in `gateway.json`. `digest` is the SHA-256 of its file's bytes, in hex."""
+
+    name: str
+    file: str
+    digest: str
+    generation: int
+
+
+class CompiledGateway(Compiled, frozen=True):
+    """`gateway.json`. Routes stand in order of precedence: the older first."""
+
+    schema_version: int
+    namespace: str
+    gateway: str
+    revision: str
+    routes: tuple[RouteEntry, ...]
+
+
+T = TypeVar("T", CompiledRoute, CompiledGateway)
+
+
+class Unreadable(ValueError):
+    """A compiled file that cannot be used; the text says which field and why, and holds no value of the file."""
+
+
+def configmap_name(gateway: str) -> str:
+    return f"{CONFIGMAP_PREFIX}{gateway}"
+
+
+def route_file(name: str) -> str:
+    return f"route.{name}.json"
+
+
+def encode(value: CompiledRoute | CompiledGateway) -> bytes:
+    """Canonical bytes: sorted keys, no white space, one line end. Equal values, equal bytes."""
+    return msgspec.json.encode(value, order="sorted") + b"\n"
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """The value of a compiled file. Raises Unreadable for another schema version, broken JSON or a wrong field."""
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+        if version != SCHEMA_VERSION:
+            raise Unreadable(
+                f"schemaVersion {version} is not {SCHEMA_VERSION}, which this gateway reads; upgrade the older side"
+            )
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unreadable(str(error)) from None
+    except RecursionError:
+        raise Unreadable("is nested too deep") from None
+
+
+class _Versioned(Compiled, frozen=True):
+    schema_version: int
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def revision_of(entries: Iterable[RouteEntry]) -> str:
+    """The revision of a gateway: 16 hex digits over the digests of its routes, in order of precedence."""
+    lines = "".join(f"{entry.file} {entry.digest}\n" for entry in entries)
+    return digest(f"{SCHEMA_VERSION}\n{lines}".encode())[:16]
+
+
+def gateway_files(namespace: str, gateway: str, routes: Iterable[tuple[CompiledRoute, bytes]]) -> Mapping[str, bytes]:
+    """All files of a gateway, from its routes with their bytes, in order of precedence."""
+    files: dict[str, bytes] = {}
+    entries = []
+    for route, data in routes:
+        files[route_file(route.name)] = data
+        entries.append(RouteEntry(route.name, route_file(route.name), digest(data), route.generation))
+    index = CompiledGateway(SCHEMA_VERSION, namespace, gateway, revision_of(entries), tuple(entries))
+    files[GATEWAY_FILE] = encode(index)
+    return files

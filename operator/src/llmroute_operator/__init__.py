@@ -1,0 +1,1 @@
+"""What brings LLMRoutes into pods: the controller, and later the injector."""

@@ -1,0 +1,1 @@
+"""Watches LLMRoutes, compiles each gateway's into its ConfigMap, and tells in their status what came of it."""

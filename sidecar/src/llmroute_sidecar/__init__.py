@@ -1,0 +1,1 @@
+"""The gateway that runs in each pod, and the `llmroute` command."""
