@@ -13,6 +13,8 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from llmroute_contract.scalars import parse_upstream_url
+
 SCHEMA_VERSION = 1
 GATEWAY_FILE = "gateway.json"
 CONFIGMAP_PREFIX = "llmroute-gateway-"
@@ -195,3 +197,11 @@ def gateway_files(namespace: str, gateway: str, routes: Iterable[tuple[CompiledR
     index = CompiledGateway(SCHEMA_VERSION, namespace, gateway, revision_of(entries), tuple(entries))
     files[GATEWAY_FILE] = encode(index)
     return files
+
+
+def check_url(upstream: CompiledUpstream) -> None:
+    """Raises ValueError where an upstream's URL cannot be parsed (a file from another hand than the compiler's)."""
+    try:
+        parse_upstream_url(upstream.url)
+    except ValueError as error:
+        raise ValueError(f"the url of upstream {upstream.name!r} {error}") from None

@@ -7,12 +7,23 @@ CEL rules stand beside the Python checks of the same thing: the API server refus
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
+from llmroute_contract.problem import Problem, problems_of
 from llmroute_contract.scalars import (
     URL_MAX_LENGTH,
     ClientName,
+    DurationBetween,
     Instant,
     Label,
     ModelMatch,
@@ -20,7 +31,6 @@ from llmroute_contract.scalars import (
     SecretKey,
     SecretName,
     Usd,
-    duration_field,
     parse_upstream_url,
 )
 
@@ -55,7 +65,7 @@ RESERVED_HEADERS = frozenset(
 )
 
 
-def cel(rule: str, message: str) -> dict[str, str]:
+def cel(rule: str, message: str) -> JsonDict:
     """One `x-kubernetes-validations` entry."""
     return {"rule": rule, "message": message}
 
@@ -144,20 +154,20 @@ class Tls(Part):
 
 
 class Timeouts(Part):
-    connect: duration_field("1ms", "5m") = Field(default=5.0)  # type: ignore[valid-type]
+    connect: Annotated[float, DurationBetween("1ms", "5m")] = 5.0
     """Until a connection, TLS included, stands."""
-    first_token: duration_field("1ms", "24h") = Field(default=60.0)  # type: ignore[valid-type]
+    first_token: Annotated[float, DurationBetween("1ms", "24h")] = 60.0
     """From sending the request until the first content of the answer."""
-    idle: duration_field("1ms", "24h") = Field(default=60.0)  # type: ignore[valid-type]
+    idle: Annotated[float, DurationBetween("1ms", "24h")] = 60.0
     """Between two pieces of the answer."""
-    request: duration_field("1ms", "24h") = Field(default=600.0)  # type: ignore[valid-type]
+    request: Annotated[float, DurationBetween("1ms", "24h")] = 600.0
     """One attempt from its beginning to the last byte."""
 
 
 class Breaker(Part):
     max_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     """Consecutive failures that open the breaker."""
-    reset: duration_field("1ms", "24h") = Field(default=30.0)  # type: ignore[valid-type]
+    reset: Annotated[float, DurationBetween("1ms", "24h")] = 30.0
     """How long it stays open before one request probes the upstream."""
 
 
@@ -293,7 +303,7 @@ class Target(Part):
 class Retry(Part):
     attempts: Annotated[int, Field(ge=1, le=5)] = 1
     """Tries per target, the first one included."""
-    backoff: duration_field("0ms", "1m") = Field(default=0.2)  # type: ignore[valid-type]
+    backoff: Annotated[float, DurationBetween("0ms", "1m")] = 0.2
     """Wait before the second try; doubled for each further one, with jitter."""
 
 
@@ -343,7 +353,7 @@ class Limit(Part):
     """Requests at the same time."""
     budget: Budget | None = None
     """Money per calendar period."""
-    window: duration_field("1s", "24h") | None = None  # type: ignore[valid-type]
+    window: Annotated[float, DurationBetween("1s", "24h")] | None = None
     """Length of the sliding window of `requests` and `tokens`. Default: 60s."""
     scope: Literal["Pod", "Gateway"] = "Pod"
     """`Pod`: counted in each gateway process. `Gateway`: the sum over all pods of the gateway."""
@@ -501,3 +511,19 @@ class LLMRoute(BaseModel):
     metadata: Metadata
     spec: LLMRouteSpec
     status: Any = None
+
+
+def parse_spec(document: object, prefix: str = "spec") -> LLMRouteSpec | tuple[Problem, ...]:
+    """A route's `spec` as read from YAML or the API server, or what is wrong with it."""
+    try:
+        return LLMRouteSpec.model_validate(document)
+    except ValidationError as error:
+        return problems_of(error, prefix)
+
+
+def parse_route(document: object) -> LLMRoute | tuple[Problem, ...]:
+    """A whole LLMRoute document, or what is wrong with it."""
+    try:
+        return LLMRoute.model_validate(document)
+    except ValidationError as error:
+        return problems_of(error)

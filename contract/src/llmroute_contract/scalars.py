@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NewType
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BeforeValidator, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import BeforeValidator, GetCoreSchemaHandler, StringConstraints, WithJsonSchema
+from pydantic_core import core_schema
 
 Seconds = NewType("Seconds", float)
 
@@ -43,34 +44,34 @@ def format_duration(seconds: float) -> str:
     return f"{whole}s"
 
 
-def duration_field(least: str, most: str) -> Any:
-    """A pydantic type for a duration within bounds (texts, both included); its value is in seconds."""
-    low, high = parse_duration(least), parse_duration(most)
+@dataclass(frozen=True, slots=True)
+class DurationBetween:
+    """Annotates a field of seconds that is written as a duration text from `least` to `most`, both included."""
 
-    def parse(text: object) -> float:
-        seconds = parse_duration(text)
-        if not low <= seconds <= high:
-            raise ValueError(f"must be from {least} to {most}, not {text}")
-        return float(seconds)
+    least: str
+    most: str
 
-    return Annotated[
-        float,
-        BeforeValidator(parse),
-        PlainSerializer(format_duration, return_type=str),
-        WithJsonSchema(
-            {
-                "type": "string",
-                "pattern": DURATION_PATTERN,
-                "maxLength": 32,
-                "x-kubernetes-validations": [
-                    {
-                        "rule": f"duration(self) >= duration('{least}') && duration(self) <= duration('{most}')",
-                        "message": f"must be from {least} to {most}",
-                    }
-                ],
-            }
-        ),
-    ]
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        low, high = parse_duration(self.least), parse_duration(self.most)
+
+        def parse(text: object) -> float:
+            seconds = parse_duration(text)
+            if not low <= seconds <= high:
+                raise ValueError(f"must be from {self.least} to {self.most}, not {text}")
+            return float(seconds)
+
+        return core_schema.no_info_plain_validator_function(
+            parse, serialization=core_schema.plain_serializer_function_ser_schema(format_duration)
+        )
+
+    def __get_pydantic_json_schema__(self, _schema: core_schema.CoreSchema, _handler: object) -> dict[str, Any]:
+        rule = f"duration(self) >= duration('{self.least}') && duration(self) <= duration('{self.most}')"
+        return {
+            "type": "string",
+            "pattern": DURATION_PATTERN,
+            "maxLength": 32,
+            "x-kubernetes-validations": [{"rule": rule, "message": f"must be from {self.least} to {self.most}"}],
+        }
 
 
 def _parse_instant(value: object) -> datetime:

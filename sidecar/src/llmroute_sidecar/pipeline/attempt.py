@@ -1,0 +1,318 @@
+"""The attempt engine: tries a plan's candidates in order until one serves. One engine for every endpoint, streamed or not.
+
+A call is in one of two phases. Before the point of no return nothing has gone to the client, and any failure moves on to the
+next try; it is passed at the first content event of a stream, or when a plain answer is complete (or larger than is held
+back). After it nothing is retried: what breaks then ends the answer visibly (`_relay`).
+
+What an answer means:
+
+    upstream                        breaker         then
+    2xx, 3xx, 400/404/409/413/422…  success/neutral it is the client's answer, as it is
+    429                             throttled       rests for Retry-After; next candidate
+    401, 403                        misconfigured   the gateway's own credential; next candidate
+    5xx, 408, timeout, broken       failure         retried as the model says, then the next candidate
+    client gone                     neutral         the connection is closed
+
+The client's departure cancels the task, wherever it waits: every path out of `_attempt` ends the exchange and the permit.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llmroute_sidecar.pipeline.body import RequestFields, rename_model
+from llmroute_sidecar.pipeline.call import Call, Reply
+from llmroute_sidecar.pipeline.errors import AttemptRecord, stream_error
+from llmroute_sidecar.pipeline.events import Beginning, BeginningScan
+from llmroute_sidecar.pipeline.headers import answer_headers, content_length, header_map, request_headers
+from llmroute_sidecar.policy.breaker import Outcome, Permit, Shut
+from llmroute_sidecar.policy.limits import Limiter, Refused
+from llmroute_sidecar.policy.plan import Candidate
+from llmroute_sidecar.policy.retry import backoff, retry_after
+from llmroute_sidecar.telemetry.metrics import Metrics
+from llmroute_sidecar.upstream.exchange import Exchange, Headers, OutgoingRequest, UpstreamBroken
+from llmroute_sidecar.upstream.registry import LiveUpstream
+
+CALL_SECONDS = 600.0
+"""All attempts of one call together, unless a candidate's own request timeout is longer."""
+HOLD_MAX_BYTES = 1024 * 1024
+"""A plain answer up to this size is held back until it is whole, so that a broken one can still fall back."""
+THROTTLED_REST_SECONDS = 5.0
+"""How long an upstream rests that answered 429 without saying for how long."""
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """No candidate served. `tried` False: none was even called (open breakers, rests, limits)."""
+
+    tried: bool
+    retry_after: float | None
+    limited: Refused | None
+
+
+class _Failed(Exception):
+    """An attempt that came to nothing before the point of no return."""
+
+    def __init__(self, outcome: Outcome, reason: str, status: int | None = None, rest: float | None = None) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+        self.status = status
+        self.rest = rest
+
+
+class _BrokenOff(Exception):
+    """The answer broke off after the point of no return; the client has been told."""
+
+
+class AttemptEngine:
+    def __init__(self, limiter: Limiter, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
+        self._limiter = limiter
+        self._metrics = metrics
+        self._loop = loop
+        self._random = random.Random()  # noqa: S311 - jitter
+        self._now = loop.time
+
+    async def serve(
+        self,
+        call: Call,
+        fields: RequestFields,
+        candidates: Sequence[Candidate],
+        upstreams: Mapping[str, LiveUpstream],
+        reply: Reply,
+    ) -> GaveUp | None:
+        """Serves `call` by the first candidate that can; None once an answer (or its visible end) has gone out."""
+        longest = max((upstreams[c.upstream].config.request_timeout for c in candidates), default=0.0)
+        deadline = self._now() + max(CALL_SECONDS, longest)
+        soonest: float | None = None
+        limited: Refused | None = None
+        tried = False
+        for candidate in candidates:
+            upstream = upstreams[candidate.upstream]
+            if upstream.caller is None:
+                tried = True  # broken for good, not for a while: told as a failure
+                self._note(call, candidate, upstream, upstream.unavailable or "unavailable")
+                continue
+            for attempt in range(1, candidate.entry.retry_attempts + 1):
+                refused = self._over_limit(upstream)
+                if refused is not None:
+                    limited = refused
+                    soonest = _sooner(soonest, refused.retry_after)
+                    self._note(call, candidate, upstream, "limit_reached")
+                    break
+                permit = upstream.breaker.admit(self._now())
+                if isinstance(permit, Shut):
+                    self._metrics.circuit_open(upstream.config.name)
+                    soonest = _sooner(soonest, permit.retry_after)
+                    self._note(call, candidate, upstream, _SHUT_REASON[permit.reason])
+                    break
+                tried = True
+                try:
+                    await self._attempt(call, fields, candidate, upstream, permit, reply, deadline)
+                except _Failed as failed:
+                    self._note(call, candidate, upstream, failed.reason, failed.status)
+                    if failed.rest is not None:
+                        soonest = _sooner(soonest, failed.rest)
+                    if failed.outcome is not Outcome.FAILURE or attempt == candidate.entry.retry_attempts:
+                        break
+                    pause = backoff(attempt, candidate.entry.retry_backoff, self._random.random())
+                    if self._now() + pause >= deadline:
+                        break
+                    await asyncio.sleep(pause)
+                except _BrokenOff:
+                    return None
+                else:
+                    return None
+            if self._now() >= deadline:
+                break
+        return GaveUp(tried, soonest, limited)
+
+    def _over_limit(self, upstream: LiveUpstream) -> Refused | None:
+        """Counts the attempt on the upstream's own limits, or says which one is used up."""
+        if not upstream.config.limits:
+            return None
+        admitted = self._limiter.admit([(limit, upstream.config.id) for limit in upstream.config.limits], self._now())
+        return admitted if isinstance(admitted, Refused) else None
+
+    @staticmethod
+    def _note(call: Call, candidate: Candidate, upstream: LiveUpstream, reason: str, status: int | None = None) -> None:
+        call.attempts.append(AttemptRecord(candidate.model, upstream.config.name, reason, status))
+
+    async def _attempt(
+        self,
+        call: Call,
+        fields: RequestFields,
+        candidate: Candidate,
+        upstream: LiveUpstream,
+        permit: Permit,
+        reply: Reply,
+        deadline: float,
+    ) -> None:
+        began = self._now()
+        outcome, rest, status = Outcome.NEUTRAL, None, None
+        breaker = upstream.breaker
+        exchange: Exchange | None = None
+        judged = False
+        try:
+            deadline = min(deadline, began + upstream.config.request_timeout)
+            exchange = await self._answered(call, fields, candidate, upstream, deadline)
+            status = exchange.status
+            _judge_status(exchange)
+            await self._hold(exchange, fields, upstream, began, deadline)
+            # The verdict falls here, not at the end: a probe that streams for minutes must not keep others waiting.
+            breaker.record(permit, Outcome.NEUTRAL if 400 <= status < 500 else Outcome.SUCCESS, self._now())
+            judged = True
+            self._serves(call, candidate, upstream)
+            await self._relay(call, exchange, upstream, reply, deadline)
+            exchange.release()
+            exchange = None
+        except _Failed as failed:
+            outcome, rest = failed.outcome, failed.rest
+            raise
+        except UpstreamBroken as broken:
+            outcome = Outcome.FAILURE
+            raise _Failed(Outcome.FAILURE, broken.reason, status) from None
+        except _BrokenOff:
+            breaker.broke_off(self._now())
+            raise
+        finally:
+            now = self._now()
+            if exchange is not None:
+                exchange.abort()
+            if not judged:
+                breaker.record(permit, outcome, now, None if rest is None else now + rest)
+            self._metrics.attempt(upstream.config.name, status, now - began)
+
+    async def _answered(
+        self, call: Call, fields: RequestFields, candidate: Candidate, upstream: LiveUpstream, deadline: float
+    ) -> Exchange:
+        """An exchange whose answer's head is there. A kept connection that had died unseen is replaced, once."""
+        config = upstream.config
+        caller = upstream.caller
+        assert caller is not None
+        body = (
+            fields.body
+            if candidate.upstream_model == fields.model
+            else rename_model(fields.body, candidate.upstream_model)
+        )
+        query = f"?{call.query}" if call.query else ""
+        request = OutgoingRequest(
+            call.path.removeprefix("/v1") + query,
+            request_headers(call, config),
+            body,
+            candidate.upstream_model,
+            fields.stream,
+        )
+        for last in (False, True):
+            exchange = await caller.open(request, min(deadline, self._now() + config.connect_timeout))
+            try:
+                first_token = self._now() + config.first_token_timeout
+                reason: Literal["first_token_timeout", "request_timeout"]
+                reason = "first_token_timeout" if first_token < deadline else "request_timeout"
+                while not exchange.status:
+                    await exchange.advance(min(first_token, deadline), reason)
+            except UpstreamBroken as broken:
+                exchange.abort()
+                if last or not broken.unanswered:
+                    raise
+            except BaseException:
+                exchange.abort()
+                raise
+            else:
+                return exchange
+        raise AssertionError("unreachable")
+
+    async def _hold(
+        self, exchange: Exchange, fields: RequestFields, upstream: LiveUpstream, began: float, deadline: float
+    ) -> None:
+        """Waits for the point of no return."""
+        first_token = began + upstream.config.first_token_timeout
+        streamed = _is_event_stream(exchange.headers)
+        scan = BeginningScan() if streamed and not _is_encoded(exchange.headers) else None
+        while not exchange.complete:
+            if scan is not None:
+                beginning = scan.look(exchange.buffer)
+                if beginning is Beginning.ERROR:
+                    raise _Failed(Outcome.FAILURE, "error_event", exchange.status)
+                if beginning is Beginning.CONTENT:
+                    return
+                limit, reason = first_token, "first_token_timeout"
+            elif streamed and exchange.buffer:
+                return
+            elif len(exchange.buffer) > HOLD_MAX_BYTES:
+                return
+            elif fields.stream or not exchange.buffer:
+                limit, reason = first_token, "first_token_timeout"
+            else:
+                limit, reason = self._now() + upstream.config.idle_timeout, "idle_timeout"
+            if limit >= deadline:
+                limit, reason = deadline, "request_timeout"
+            await exchange.advance(limit, reason)  # type: ignore[arg-type]
+        if scan is not None and scan.look(exchange.buffer) is not Beginning.CONTENT:
+            raise _Failed(Outcome.FAILURE, "error_event" if exchange.buffer else "empty_stream", exchange.status)
+
+    def _serves(self, call: Call, candidate: Candidate, upstream: LiveUpstream) -> None:
+        call.upstream = upstream.config.name
+        self._note(call, candidate, upstream, "served", None)
+        if candidate.is_fallback:
+            call.fallback_model = candidate.model
+
+    async def _relay(
+        self, call: Call, exchange: Exchange, upstream: LiveUpstream, reply: Reply, deadline: float
+    ) -> None:
+        """The answer's way to the client, past the point of no return."""
+        headers = answer_headers(call, exchange.headers)
+        if exchange.complete:
+            body = bytes(exchange.buffer)
+            exchange.buffer = bytearray()
+            reply.whole(exchange.status, headers, body)
+            return
+        length = content_length(exchange.headers)
+        reply.start(exchange.status, headers, length)
+        try:
+            await exchange.relay(reply, upstream.config.idle_timeout, deadline)
+        except UpstreamBroken as broken:
+            self._metrics.truncated.inc()
+            call.attempts[-1] = AttemptRecord(
+                call.attempts[-1].model, call.attempts[-1].upstream, f"truncated_{broken.reason}", exchange.status
+            )
+            if _is_event_stream(exchange.headers) and length is None and not _is_encoded(exchange.headers):
+                reply.write(stream_error(call.anthropic))
+                reply.finish()
+            else:
+                reply.break_off()
+            raise _BrokenOff from None
+        reply.finish()
+
+
+_SHUT_REASON: Mapping[str, str] = {"open": "circuit_open", "probing": "circuit_open", "resting": "throttled"}
+
+
+def _judge_status(exchange: Exchange) -> None:
+    """Raises _Failed for an answer that is not the client's."""
+    status = exchange.status
+    if status == 429:
+        rest = retry_after(header_map(exchange.headers), time.time())
+        raise _Failed(Outcome.THROTTLED, "throttled", status, THROTTLED_REST_SECONDS if rest is None else rest)
+    if status in (401, 403):
+        raise _Failed(Outcome.MISCONFIGURED, "credential_refused", status)
+    if status >= 500 or status == 408:
+        rest = retry_after(header_map(exchange.headers), time.time())
+        raise _Failed(Outcome.FAILURE, "server_error", status, rest)
+    if 300 <= status < 400:
+        raise _Failed(Outcome.FAILURE, "redirected", status)  # never followed: the client's body would go astray
+
+
+def _sooner(a: float | None, b: float) -> float:
+    return b if a is None else min(a, b)
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    return any(name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers)
+
+
+def _is_encoded(headers: Headers) -> bool:
+    return any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers)

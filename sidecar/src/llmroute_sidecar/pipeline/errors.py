@@ -1,0 +1,122 @@
+"""The error table: every way the gateway says no, its status, type and code, in OpenAI's shape or Anthropic's.
+
+The one place for it; docs/errors.md is generated from `TABLE`. Texts are ours: no exception, key or prompt gets in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from llmroute_sidecar.upstream.exchange import Headers
+
+ErrorCode = Literal[
+    "invalid_api_key",
+    "model_not_allowed",
+    "invalid_request",
+    "request_too_large",
+    "headers_too_large",
+    "model_not_found",
+    "unknown_url",
+    "method_not_allowed",
+    "rate_limit_exceeded",
+    "circuit_open",
+    "upstream_failed",
+    "not_ready",
+    "internal_error",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the table. `retry` False tells the SDKs that trying the same again is of no use (`x-should-retry`)."""
+
+    status: int
+    type: str
+    anthropic_type: str
+    case: str
+    retry: bool = True
+
+
+TABLE: Mapping[ErrorCode, Row] = {
+    "invalid_api_key": Row(401, "invalid_request_error", "authentication_error", "no key, unknown or expired key"),
+    "model_not_allowed": Row(403, "invalid_request_error", "permission_error", "the key may not use this model"),
+    "invalid_request": Row(
+        400, "invalid_request_error", "invalid_request_error", "not HTTP or not JSON, no model, wrong types, too deep"
+    ),
+    "request_too_large": Row(413, "invalid_request_error", "request_too_large", "the body is above the limit"),
+    "headers_too_large": Row(431, "invalid_request_error", "invalid_request_error", "the head is above the limit"),
+    "model_not_found": Row(
+        404, "invalid_request_error", "not_found_error", "no entry for the model and no default upstream"
+    ),
+    "unknown_url": Row(404, "invalid_request_error", "not_found_error", "no such path"),
+    "method_not_allowed": Row(405, "invalid_request_error", "invalid_request_error", "the path has no such method"),
+    "rate_limit_exceeded": Row(429, "requests", "rate_limit_error", "a limit is reached"),
+    "circuit_open": Row(503, "server_error", "overloaded_error", "every candidate's breaker is open, or it rests"),
+    "upstream_failed": Row(502, "server_error", "api_error", "every candidate failed", retry=False),
+    "not_ready": Row(503, "server_error", "overloaded_error", "draining, or no configuration yet"),
+    "internal_error": Row(500, "server_error", "api_error", "a fault of the gateway itself", retry=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer of the gateway's own making."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    code: ErrorCode | None = None
+
+
+class AttemptRecord(msgspec.Struct, frozen=True):
+    """One try at one candidate, as a client may see it: names of the configuration, a word, a status; nothing of the host."""
+
+    model: str
+    upstream: str
+    reason: str
+    status: int | None = None
+
+
+JSON = (b"content-type", b"application/json")
+_encode = msgspec.json.Encoder().encode
+
+
+def error(
+    code: ErrorCode,
+    message: str,
+    *,
+    anthropic: bool = False,
+    param: str | None = None,
+    headers: Headers | None = None,
+    attempts: Sequence[AttemptRecord] | None = None,
+) -> Answer:
+    """The answer for a row of the table."""
+    row = TABLE[code]
+    if anthropic:
+        inner: dict[str, object] = {"type": row.anthropic_type, "message": message, "code": code}
+    else:
+        inner = {"message": message, "type": row.type, "param": param, "code": code}
+    if attempts is not None:
+        inner["attempts"] = attempts
+    body = _encode({"type": "error", "error": inner} if anthropic else {"error": inner})
+    lines: Headers = [JSON, *(headers or ())]
+    if code == "invalid_api_key":
+        lines.append((b"www-authenticate", b"Bearer"))
+    if not row.retry:
+        lines.append((b"x-should-retry", b"false"))
+    return Answer(row.status, lines, body, code)
+
+
+def stream_error(anthropic: bool) -> bytes:
+    """The event that ends a stream whose upstream broke off: an error in its protocol, and no `[DONE]` after it."""
+    message = "the upstream broke off before the answer was complete"
+    if anthropic:
+        data = _encode({"type": "error", "error": {"type": "api_error", "message": message}})
+        return b"event: error\ndata: " + data + b"\n\n"
+    return (
+        b"data: "
+        + _encode({"error": {"message": message, "type": "server_error", "param": None, "code": "upstream_failed"}})
+        + b"\n\n"
+    )

@@ -1,0 +1,124 @@
+"""Which headers go on to an upstream and which come back from it (RFC 9110 §7.6.1: hop-by-hop ones never).
+
+The client's key stays here, the upstream's credential is put in its place; host, length and encoding are the gateway's own.
+"""
+
+from llmroute_sidecar.pipeline.call import Call
+from llmroute_sidecar.snapshot import Upstream
+from llmroute_sidecar.upstream.exchange import Headers
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_NOT_SENT_ON = _HOP_BY_HOP | {
+    b"accept-encoding",  # events and usage are read on their way: no compression
+    b"authorization",
+    b"content-length",
+    b"cookie",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"traceparent",
+    b"x-api-key",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-request-id",
+    b"x-trace-id",
+}
+_NOT_HANDED_BACK = _HOP_BY_HOP | {
+    b"content-length",
+    b"date",
+    b"server",
+    b"set-cookie",
+    b"x-request-id",
+    b"x-trace-id",
+    b"traceparent",
+    b"x-llmroute-origin",
+    b"x-fallback-model",
+}
+ANTHROPIC_VERSION = b"2023-06-01"
+
+
+def request_headers(call: Call, upstream: Upstream) -> Headers:
+    """The headers of the request to `upstream`, less host and length."""
+    dropped = _NOT_SENT_ON | _named_by_connection(call.headers)
+    own = {name.lower().encode(): value.encode() for name, value in upstream.headers}
+    headers = [(name, value) for name, value in call.headers if name not in dropped and name not in own]
+    headers += own.items()
+    ids = call.ids
+    headers += (
+        (b"x-request-id", ids.request_id.encode()),
+        (b"x-trace-id", ids.trace_id.encode()),
+        (b"traceparent", ids.traceparent.encode()),
+    )
+    if upstream.protocol == "Anthropic":
+        if upstream.credential is not None:
+            headers.append((b"x-api-key", upstream.credential.encode()))
+        if not any(name == b"anthropic-version" for name, _ in headers):
+            headers.append((b"anthropic-version", ANTHROPIC_VERSION))
+    elif upstream.credential is not None:
+        headers.append((b"authorization", b"Bearer " + upstream.credential.encode()))
+    return headers
+
+
+def answer_headers(call: Call, upstream_headers: Headers) -> Headers:
+    """The headers of an upstream's answer for the client, with the gateway's own."""
+    dropped = _named_by_connection(upstream_headers)
+    limited = bool(call.limit_headers)
+    headers: Headers = []
+    for name, value in upstream_headers:
+        if name == b"x-request-id":
+            headers.append((b"x-upstream-request-id", value))
+        elif name in _NOT_HANDED_BACK or name in dropped or (limited and name.startswith(b"x-ratelimit-")):
+            continue
+        else:
+            headers.append((name, value))
+    headers.append((b"x-llmroute-origin", b"upstream"))
+    if call.fallback_model is not None:
+        headers.append((b"x-fallback-model", call.fallback_model.encode()))
+    headers += call.limit_headers
+    return headers
+
+
+def id_headers(call: Call) -> Headers:
+    """On every answer, whoever made it."""
+    ids = call.ids
+    return [
+        (b"x-request-id", ids.request_id.encode()),
+        (b"x-trace-id", ids.trace_id.encode()),
+        (b"traceparent", ids.traceparent.encode()),
+    ]
+
+
+def content_length(headers: Headers) -> int | None:
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return None
+
+
+def header_map(headers: Headers) -> dict[str, str]:
+    """Names in lower case to values; the first of each name."""
+    values: dict[str, str] = {}
+    for name, value in headers:
+        values.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+    return values
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection":
+            named.update(token.strip().lower() for token in value.split(b","))
+    return frozenset(named)

@@ -1,0 +1,305 @@
+"""One request's whole life, in the order it happens: who asks, may they, how much, where to, and what came of it.
+
+`Gateway.open` runs on the head, before the body is read: a caller without a key sends no body into memory. `Gateway.serve`
+runs once the body is there. `Gateway.close` runs exactly once for each opened call and is where it is counted and logged.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
+from llmroute_sidecar.pipeline.body import BadBody, RequestFields, read_fields
+from llmroute_sidecar.pipeline.call import Call, Reply
+from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
+from llmroute_sidecar.pipeline.headers import id_headers
+from llmroute_sidecar.policy.keys import Ambiguous, Client, may_use, presented_key
+from llmroute_sidecar.policy.limits import Limiter, Refused, RequestLimit, Standing
+from llmroute_sidecar.policy.retry import format_reset, format_retry_after
+from llmroute_sidecar.snapshot import Route, Snapshot
+from llmroute_sidecar.telemetry.log import LogWriter, exception_text, timestamp
+from llmroute_sidecar.telemetry.metrics import Metrics
+from llmroute_sidecar.upstream.exchange import Headers
+from llmroute_sidecar.upstream.registry import LiveUpstream, adopt
+
+POD = "pod"
+"""The client's name where a route asks for no key: whoever reaches the loopback port is the pod itself."""
+CLIENT_LEFT = 499
+"""In logs and metrics only, as nginx writes it: the client went away before its answer."""
+
+
+class Serving:
+    """A snapshot with the live parts that it runs on. A request holds one from its first to its last byte."""
+
+    __slots__ = ("live", "snapshot")
+
+    def __init__(self, snapshot: Snapshot, live: Mapping[str, LiveUpstream]) -> None:
+        self.snapshot = snapshot
+        self.live = live
+
+
+class Gateway:
+    """Serves calls from the current snapshot. One for a process."""
+
+    def __init__(self, metrics: Metrics, log: LogWriter, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._metrics = metrics
+        self._log = log
+        self._limiter = Limiter()
+        self._engine = AttemptEngine(self._limiter, metrics, loop)
+        self._open_calls = 0
+        self._on_idle: Callable[[], None] | None = None
+        self.serving: Serving | None = None
+        self.draining = False
+        metrics.watch_breakers(self._breaker_states)
+
+    # -- configuration and drain -------------------------------------------------------------------------------------
+
+    def use(self, snapshot: Snapshot) -> None:
+        """Serves new requests from `snapshot`. State that it does not concern lives on."""
+        previous = self.serving.live if self.serving else {}
+        self.serving = Serving(snapshot, adopt(previous, snapshot, self._loop))
+        rules = [limit for route in snapshot.routes.values() for limit in route.limits]
+        rules += [limit for upstream in snapshot.upstreams.values() for limit in upstream.limits]
+        self._limiter.keep_only(rules)
+
+    @property
+    def ready(self) -> bool:
+        return self.serving is not None and not self.draining
+
+    def drain(self, on_idle: Callable[[], None]) -> None:
+        """Takes no new calls; `on_idle` is called once none is open any more, perhaps at once."""
+        self.draining = True
+        self._on_idle = on_idle
+        if self._open_calls == 0:
+            on_idle()
+
+    def _breaker_states(self) -> list[tuple[str, str]]:
+        now = self._loop.time()
+        live = self.serving.live.values() if self.serving else ()
+        return [(upstream.config.name, upstream.breaker.view(now).state.value) for upstream in live]
+
+    # -- a request's life --------------------------------------------------------------------------------------------
+
+    def open(self, call: Call) -> Answer | None:
+        """The call begins. An answer here refuses it on its head alone."""
+        self.open_free(call)
+        serving = self.serving
+        if serving is None or self.draining:
+            why = "the gateway is shutting down" if self.draining else "the gateway has no configuration yet"
+            return self.refuse(call, "not_ready", f"{why}; try again", headers=[(b"retry-after", b"1")])
+        if not serving.snapshot.open and not self._clients(call, serving.snapshot):
+            return self._no_key(call)
+        return None
+
+    def open_free(self, call: Call) -> None:
+        """A call to an endpoint that asks for no key and answers at all times."""
+        self._open_calls += 1
+        self._metrics.in_flight.inc()
+
+    async def serve(self, call: Call, reply: Reply) -> None:
+        """Answers an opened call. Cancelled when the client leaves. Faults of our own become a 500 without details."""
+        serving = self.serving
+        assert serving is not None
+        try:
+            answer = await self._serve(call, serving, reply)
+        except Exception as fault:  # noqa: BLE001 - the last resort: a client gets an answer, the log the place
+            call.exception = exception_text(fault)
+            if reply.started:
+                reply.break_off()
+                return
+            answer = self.refuse(call, "internal_error", "the gateway failed on this request; its log says where")
+        if answer is not None:
+            reply.whole(answer.status, answer.headers, answer.body)
+
+    async def _serve(self, call: Call, serving: Serving, reply: Reply) -> Answer | None:
+        fields = read_fields(call.body)
+        if isinstance(fields, BadBody):
+            return self.refuse(call, "invalid_request", fields.message, param=fields.param)
+        call.body = b""
+        call.model = fields.model
+        snapshot = serving.snapshot
+        entry = snapshot.models.find(fields.model)
+        if entry is None:
+            return self.refuse(
+                call, "model_not_found", f"the model {fields.model!r} does not exist here; GET /v1/models lists them"
+            )
+        route = snapshot.routes[entry.route]
+        refused = self._admit_client(call, fields, route, snapshot) or self._admit_within_limits(call, fields, route)
+        if refused is not None:
+            return refused
+        candidates = snapshot.models.plan(fields.model)
+        gave_up = await self._engine.serve(call, fields, candidates, serving.live, reply)
+        if gave_up is None:
+            if call.fallback_model is not None:
+                self._metrics.fallback_used(entry.name, self._label(call.fallback_model, snapshot))
+            return None
+        return self._no_candidate_left(call, gave_up)
+
+    def close(self, call: Call, status: int) -> None:
+        """The call is over: answered with `status`, or left by its client (CLIENT_LEFT)."""
+        call.status = status
+        seconds = self._loop.time() - call.started
+        self._metrics.in_flight.dec()
+        self._metrics.request(call.method, call.template, status, seconds)
+        if status == 429 and call.error_code == "rate_limit_exceeded":
+            self._metrics.rate_limited.inc()
+        self._log.write(_line(call, status, seconds))
+        self._open_calls -= 1
+        if self._open_calls == 0 and self._on_idle is not None:
+            self._on_idle()
+
+    # -- the stages --------------------------------------------------------------------------------------------------
+
+    def _clients(self, call: Call, snapshot: Snapshot) -> tuple[Client, ...]:
+        """The clients that the presented key stands for, one for each route that knows it."""
+        key = presented_key(call.header(b"x-api-key"), call.header(b"authorization"))
+        return () if key is None or isinstance(key, Ambiguous) else snapshot.keys.find(key)
+
+    def _no_key(self, call: Call) -> Answer:
+        key = presented_key(call.header(b"x-api-key"), call.header(b"authorization"))
+        if key is None:
+            message = "no API key was given; send it as Authorization: Bearer KEY or X-API-Key: KEY"
+        elif isinstance(key, Ambiguous):
+            message = "more than one API key was given; send one"
+        else:
+            message = "the API key is not known to this gateway"
+        return self.refuse(call, "invalid_api_key", message)
+
+    def _admit_client(self, call: Call, fields: RequestFields, route: Route, snapshot: Snapshot) -> Answer | None:
+        if route.open:
+            call.client = POD
+            return None
+        known = self._clients(call, snapshot)
+        if not known:
+            return self._no_key(call)
+        client = next((client for client in known if client.route == route.name), None)
+        if client is None:
+            return self.refuse(
+                call, "model_not_allowed", f"this API key may not use the model {fields.model!r}", param="model"
+            )
+        call.client = client.name
+        match may_use(client, fields.model, time.time()):
+            case "expired":
+                return self.refuse(call, "invalid_api_key", "the API key has expired")
+            case "model_not_allowed":
+                return self.refuse(
+                    call, "model_not_allowed", f"this API key may not use the model {fields.model!r}", param="model"
+                )
+            case _:
+                return None
+
+    def _admit_within_limits(self, call: Call, fields: RequestFields, route: Route) -> Answer | None:
+        if not route.limits:
+            return None
+        uses = [(limit, _limit_key(limit, call, fields)) for limit in route.limits]
+        admitted = self._limiter.admit(uses, self._loop.time())
+        if isinstance(admitted, Refused):
+            return self._over_limit(call, admitted)
+        if admitted.standing is not None:
+            call.limit_headers = _limit_headers(admitted.standing)
+        return None
+
+    def _over_limit(self, call: Call, refused: Refused) -> Answer:
+        standing = refused.standing
+        call.limit_headers = [*_limit_headers(standing), (b"x-llmroute-limit", standing.name.encode())]
+        return self.refuse(
+            call,
+            "rate_limit_exceeded",
+            f"the limit {standing.name!r} of {standing.limit} requests is reached; "
+            f"try again in {format_reset(refused.retry_after)}",
+            headers=[(b"retry-after", format_retry_after(refused.retry_after).encode())],
+        )
+
+    def _no_candidate_left(self, call: Call, gave_up: GaveUp) -> Answer:
+        headers: Headers = []
+        if gave_up.retry_after is not None:
+            headers.append((b"retry-after", format_retry_after(gave_up.retry_after).encode()))
+        if gave_up.tried:
+            message = f"no upstream could serve the model {call.model!r}; attempts tells what each one said"
+            return self.refuse(call, "upstream_failed", message, headers=headers, attempts=True)
+        if gave_up.limited is not None:
+            return self._over_limit(call, gave_up.limited)
+        message = f"every upstream of the model {call.model!r} is resting after failures; try again later"
+        return self.refuse(call, "circuit_open", message, headers=headers)
+
+    def refuse(
+        self,
+        call: Call,
+        code: ErrorCode,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Headers | None = None,
+        attempts: bool = False,
+    ) -> Answer:
+        """An answer of the error table, with all headers that an answer of the gateway's carries."""
+        call.error_code = code
+        answer = error(
+            code,
+            message,
+            anthropic=call.anthropic,
+            param=param,
+            headers=headers,
+            attempts=call.attempts if attempts else None,
+        )
+        return Answer(answer.status, answer.headers + self.own_headers(call), answer.body, code)
+
+    @staticmethod
+    def own_headers(call: Call) -> Headers:
+        """What every answer of the gateway's own making carries, beside its ids."""
+        return [(b"x-llmroute-origin", b"gateway"), *call.limit_headers]
+
+    @staticmethod
+    def _label(model: str, snapshot: Snapshot) -> str:
+        return model if model in snapshot.model_names else "other"
+
+
+def _limit_key(limit: RequestLimit, call: Call, fields: RequestFields) -> str:
+    match limit.per:
+        case "Client":
+            return call.client or ""
+        case "Model":
+            return fields.model
+        case _:
+            return ""
+
+
+def _limit_headers(standing: Standing) -> Headers:
+    return [
+        (b"x-ratelimit-limit-requests", str(standing.limit).encode()),
+        (b"x-ratelimit-remaining-requests", str(standing.remaining).encode()),
+        (b"x-ratelimit-reset-requests", format_reset(standing.reset).encode()),
+    ]
+
+
+def _line(call: Call, status: int, seconds: float) -> dict[str, object]:
+    ids = call.ids
+    line: dict[str, object] = {
+        "timestamp": timestamp(time.time()),
+        "level": "info" if status < 500 else "error",
+        "message": "request",
+        "logger": "llmroute.request",
+        "request_id": ids.request_id,
+        "trace_id": ids.trace_id,
+        "method": call.method,
+        "path": call.path[:200],
+        "status": status,
+        "duration_ms": round(seconds * 1000, 3),
+        "upstream": call.upstream,
+        "fallback_model": call.fallback_model,
+        "client_ip": call.client_ip,
+        "model": call.model,
+        "client": call.client,
+        "attempts": len(call.attempts),
+    }
+    if call.error_code is not None:
+        line["code"] = call.error_code
+    if call.attempts and (len(call.attempts) > 1 or call.upstream is None):
+        line["tried"] = [f"{attempt.upstream}: {attempt.reason}" for attempt in call.attempts]
+    if call.exception is not None:
+        line["exc_info"] = call.exception
+    return line
+
+
+__all__ = ["CLIENT_LEFT", "Gateway", "Serving", "id_headers"]

@@ -1,0 +1,127 @@
+"""The admin port: a FastAPI app for those who look after the gateway. It only reads.
+
+`/status` tells what is served and why; `/health`, `/ready`, `/v1/circuit-breakers` and `/metrics` are the data port's own.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from fastapi import FastAPI, Response
+from pydantic import BaseModel
+
+from llmroute_sidecar.config.reload import ReloadStatus
+from llmroute_sidecar.pipeline.errors import Answer
+from llmroute_sidecar.pipeline.serve import Gateway
+from llmroute_sidecar.server import endpoints
+from llmroute_sidecar.telemetry.log import timestamp
+from llmroute_sidecar.telemetry.metrics import Metrics
+
+
+class RouteState(BaseModel):
+    name: str
+    accepted: bool
+    """False: its newest version was rejected, and the last good one (if there is one) is served."""
+    generation: int | None
+    """The LLMRoute's generation that is served; null where none is."""
+    reason: str
+    since: str
+
+
+class UnavailableUpstream(BaseModel):
+    route: str
+    upstream: str
+    reason: str
+
+
+class Status(BaseModel):
+    """What this gateway serves from."""
+
+    version: str
+    ready: bool
+    draining: bool
+    namespace: str | None
+    gateway: str | None
+    revision: str | None
+    """The revision that is served; the route's `status.revision` names the newest one."""
+    wanted_revision: str | None
+    """The newest revision seen; differs from `revision` while a route of it is rejected."""
+    since: str | None
+    healthy: bool
+    error: str | None
+    routes: list[RouteState]
+    models: list[str]
+    missing_secrets: list[str]
+    unavailable_upstreams: list[UnavailableUpstream]
+    problems: list[str]
+
+
+def admin_app(gateway: Gateway, metrics: Metrics, reload_status: Callable[[], ReloadStatus], version: str) -> FastAPI:
+    app = FastAPI(title="llmroute gateway", version=version, docs_url="/docs", redoc_url=None)
+
+    @app.get("/status")
+    async def status() -> Status:
+        """What is served, since when, and what is wrong with it."""
+        return _status(gateway, reload_status(), version)
+
+    @app.get("/health", response_class=Response)
+    async def health() -> Response:
+        """The process lives."""
+        return _response(endpoints.health())
+
+    @app.get("/ready", response_class=Response)
+    async def ready() -> Response:
+        """200 once there is a configuration, 503 before and while draining."""
+        return _response(endpoints.ready(gateway))
+
+    @app.get("/v1/circuit-breakers", response_class=Response)
+    async def circuit_breakers() -> Response:
+        """Each upstream's breaker."""
+        return _response(endpoints.circuit_breakers(gateway, asyncio.get_running_loop().time()))
+
+    @app.get("/metrics", response_class=Response)
+    async def prometheus() -> Response:
+        """Prometheus metrics."""
+        return _response(endpoints.metrics(metrics))
+
+    return app
+
+
+def _status(gateway: Gateway, reload: ReloadStatus, version: str) -> Status:
+    serving = gateway.serving
+    snapshot = serving.snapshot if serving else None
+    unavailable = [
+        UnavailableUpstream(route=live.config.route, upstream=live.config.name, reason=live.unavailable)
+        for live in (serving.live.values() if serving else ())
+        if live.unavailable is not None
+    ]
+    return Status(
+        version=version,
+        ready=gateway.ready,
+        draining=gateway.draining,
+        namespace=snapshot.namespace if snapshot else None,
+        gateway=snapshot.gateway if snapshot else None,
+        revision=snapshot.revision if snapshot else None,
+        wanted_revision=reload.wanted_revision,
+        since=timestamp(reload.since) if reload.since else None,
+        healthy=reload.healthy and snapshot is not None,
+        error=reload.error,
+        routes=[
+            RouteState(
+                name=route.name,
+                accepted=route.accepted,
+                generation=route.generation,
+                reason=route.reason,
+                since=timestamp(route.since),
+            )
+            for route in reload.routes
+        ],
+        models=sorted(snapshot.model_names) if snapshot else [],
+        missing_secrets=list(reload.missing_secrets),
+        unavailable_upstreams=unavailable,
+        problems=list(reload.problems),
+    )
+
+
+def _response(answer: Answer) -> Response:
+    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    return Response(answer.body, answer.status, headers)

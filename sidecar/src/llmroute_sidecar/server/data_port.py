@@ -1,0 +1,114 @@
+"""The data port: which path goes where, and the listening socket with its drain.
+
+Proxied POSTs go to the pipeline; the small endpoints are answered on the spot; everything else is refused by the error table.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from llmroute_sidecar.pipeline.call import Call
+from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
+from llmroute_sidecar.pipeline.serve import Gateway
+from llmroute_sidecar.server import endpoints
+from llmroute_sidecar.server.connection import Connection, ServerLimits, Turn
+from llmroute_sidecar.telemetry.metrics import Metrics
+
+_KNOWN_POSTS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/moderations",
+        "/v1/rerank",
+        "/v1/images/generations",
+    }
+)
+
+
+class DataPort:
+    """Serves the data port (`Handler` in connection.py)."""
+
+    def __init__(
+        self, gateway: Gateway, metrics: Metrics, limits: ServerLimits, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._gateway = gateway
+        self._limits = limits
+        self._loop = loop
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._open_endpoints: Mapping[str, Callable[[Call], Answer]] = {
+            "/health": lambda _: endpoints.health(),
+            "/ready": lambda _: endpoints.ready(gateway),
+            "/metrics": lambda _: endpoints.metrics(metrics),
+            "/v1/circuit-breakers": lambda _: endpoints.circuit_breakers(gateway, loop.time()),
+        }
+
+    async def listen(self, host: str, port: int) -> int:
+        """Opens the port and returns its number (of use with port 0). Raises OSError."""
+        self._server = await self._loop.create_server(
+            lambda: Connection(self, self._limits, self._loop, self._connections), host, port, backlog=2048
+        )
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def close_idle(self) -> None:
+        """Connections without a request are closed; those with one are closed after their answer."""
+        for connection in list(self._connections):
+            connection.close_if_idle()
+
+    def shut(self) -> None:
+        """No more connections; what is still open is cut."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.abort()
+
+    # -- Handler -----------------------------------------------------------------------------------------------------
+
+    def template(self, method: str, path: str) -> str:
+        if path in _KNOWN_POSTS or path in self._open_endpoints or path == "/v1/models":
+            return path
+        return "/v1/*" if method == "POST" and path.startswith("/v1/") else "other"
+
+    def open(self, call: Call) -> Answer | None:
+        if call.path in self._open_endpoints:
+            self._gateway.open_free(call)
+            return None
+        refused = self._gateway.open(call)
+        if refused is not None:
+            return refused
+        if call.method == "POST" and call.path.startswith("/v1/") and call.path not in ("/v1/models", "/v1/"):
+            return None
+        if call.path == "/v1/models":
+            return None
+        return self._gateway.refuse(call, "unknown_url", f"there is no {call.method} {call.path[:200]} here")
+
+    async def serve(self, call: Call, reply: Turn) -> None:
+        endpoint = self._open_endpoints.get(call.path)
+        if endpoint is None and call.path == "/v1/models":
+            endpoint = self._models
+        if endpoint is None:
+            await self._gateway.serve(call, reply)
+            return
+        if call.method not in ("GET", "HEAD"):
+            answer = self._gateway.refuse(
+                call, "method_not_allowed", f"{call.path} is read with GET", headers=[(b"allow", b"GET, HEAD")]
+            )
+            reply.whole(answer.status, answer.headers, answer.body)
+            return
+        answer = endpoint(call)
+        reply.whole(answer.status, answer.headers + self._gateway.own_headers(call), answer.body)
+
+    def _models(self, call: Call) -> Answer:
+        return endpoints.models(self._gateway, call)
+
+    def refuse(self, call: Call, code: ErrorCode, message: str) -> Answer:
+        return self._gateway.refuse(call, code, message)
+
+    def close(self, call: Call, status: int) -> None:
+        self._gateway.close(call, status)
+
+    def draining(self) -> bool:
+        return self._gateway.draining

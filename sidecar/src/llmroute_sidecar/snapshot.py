@@ -1,0 +1,252 @@
+"""The snapshot: the immutable compiled configuration that requests are served from.
+
+Owns the types of the request path and their making from compiled routes and secrets (`build`). Reading files, watching them
+and keeping the last good version is `config/`'s work. A request holds one snapshot from its first to its last byte.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from llmroute_contract import compiled as c
+from llmroute_contract.scalars import UpstreamUrl, parse_upstream_url
+from llmroute_sidecar.policy.keys import Client, KeyRing, parse_keys
+from llmroute_sidecar.policy.limits import RequestLimit
+from llmroute_sidecar.policy.plan import ModelEntry, ModelTable, Target
+
+
+class Secrets(Protocol):
+    """Where secret values come from: mounted files, or the Secret manifests of a local run."""
+
+    def read(self, secret: str, key: str) -> bytes | None:
+        """The value of one entry, or None where it is missing."""
+        ...
+
+    def entries(self, secret: str) -> Mapping[str, bytes] | None:
+        """All entries of a Secret, or None where it is missing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """PEM texts for an https upstream; None means the system's trust, or no client certificate."""
+
+    ca: bytes | None
+    cert: bytes | None
+    key: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One provider endpoint, ready to be called. `id` is `<route>/<name>`; times are seconds."""
+
+    id: str
+    name: str
+    route: str
+    url: UpstreamUrl
+    protocol: Literal["OpenAI", "Anthropic"]
+    credential: str | None = field(repr=False)
+    tls: TlsMaterial | None
+    headers: tuple[tuple[str, str], ...]
+    connect_timeout: float
+    first_token_timeout: float
+    idle_timeout: float
+    request_timeout: float
+    breaker_max_failures: int
+    breaker_reset: float
+    pool_max_connections: int
+    limits: tuple[RequestLimit, ...]
+    """Those `per: Upstream`."""
+    unavailable: str | None
+    """Why it cannot be called at all (a Secret is missing, a scheme is not served), in a word for `attempts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What the request path needs to know of a route."""
+
+    name: str
+    generation: int
+    open: bool
+    """auth.mode None: whoever calls is the pod itself."""
+    limits: tuple[RequestLimit, ...]
+    """Those per Client, Model and Gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSecret:
+    """A Secret (or an entry of it) that the configuration names and that is not there. `field` says who names it."""
+
+    route: str
+    field: str
+    secret: str
+    key: str | None
+
+    def __str__(self) -> str:
+        what = f"entry {self.key!r} of Secret {self.secret!r}" if self.key else f"Secret {self.secret!r}"
+        return f"{self.field}: {what} is not there"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    revision: str
+    namespace: str
+    gateway: str
+    routes: Mapping[str, Route]
+    upstreams: Mapping[str, Upstream]
+    models: ModelTable
+    keys: KeyRing
+    open: bool
+    """Whether at least one route asks for no key."""
+    missing_secrets: tuple[MissingSecret, ...]
+    model_names: frozenset[str]
+    """The configured model names, which metrics may use as labels."""
+
+
+def build(
+    index: c.CompiledGateway, routes: Sequence[c.CompiledRoute], secrets: Secrets, revision: str | None = None
+) -> Snapshot:
+    """A snapshot of `routes`, in order of precedence. Where two claim a model (one of them a last good version), the first has it.
+
+    `revision` is told where the routes are not the ones that `index` lists (some kept their last good version).
+    Raises ValueError where an upstream's URL cannot be parsed, which compiled routes never cause.
+    """
+    missing: list[MissingSecret] = []
+    upstreams: dict[str, Upstream] = {}
+    entries: list[ModelEntry] = []
+    keys: list[tuple[bytes, Client]] = []
+    default: tuple[str, str] | None = None
+    for route in routes:
+        limits = {limit.name: _request_limit(route.name, limit) for limit in route.limits if limit.requests is not None}
+        per_upstream = tuple(limit for limit in limits.values() if limit.per == "Upstream")
+        for upstream in route.upstreams:
+            made = _upstream(route.name, upstream, per_upstream, secrets, missing)
+            upstreams[made.id] = made
+        entries += [_entry(route.name, model) for model in route.models]
+        if default is None and route.default_upstream is not None:
+            default = (route.name, f"{route.name}/{route.default_upstream}")
+        keys += _keys(route, secrets, missing)
+    return Snapshot(
+        revision=revision or index.revision,
+        namespace=index.namespace,
+        gateway=index.gateway,
+        routes={route.name: _route(route) for route in routes},
+        upstreams=upstreams,
+        models=ModelTable(_first_of_each_name(entries), default),
+        keys=KeyRing.build(keys),
+        open=any(route.auth.mode == "None" for route in routes),
+        missing_secrets=tuple(missing),
+        model_names=frozenset(entry.name for entry in entries),
+    )
+
+
+def _first_of_each_name(entries: Iterable[ModelEntry]) -> list[ModelEntry]:
+    first: dict[str, ModelEntry] = {}
+    for entry in entries:
+        first.setdefault(entry.name, entry)
+    return list(first.values())
+
+
+def _route(route: c.CompiledRoute) -> Route:
+    limits = tuple(
+        _request_limit(route.name, limit)
+        for limit in route.limits
+        if limit.requests is not None and limit.per != "Upstream"
+    )
+    return Route(route.name, route.generation, route.auth.mode == "None", limits)
+
+
+def _request_limit(route: str, limit: c.CompiledLimit) -> RequestLimit:
+    return RequestLimit(f"{route}/{limit.name}", limit.name, limit.per, limit.requests or 0, limit.window or 60.0)
+
+
+def _entry(route: str, model: c.CompiledModel) -> ModelEntry:
+    targets = tuple(Target(f"{route}/{target.upstream}", target.model, target.weight) for target in model.targets)
+    return ModelEntry(model.name, route, targets, model.fallbacks, model.retry_attempts, model.retry_backoff)
+
+
+def _keys(route: c.CompiledRoute, secrets: Secrets, missing: list[MissingSecret]) -> list[tuple[bytes, Client]]:
+    if route.auth.keys_secret is None:
+        return []
+    entries = secrets.entries(route.auth.keys_secret)
+    if entries is None:
+        missing.append(MissingSecret(route.name, "spec.auth.keysFrom.secretRef", route.auth.keys_secret, None))
+        return []
+    known = {client.name: client for client in route.auth.clients}
+    for index, client in enumerate(route.auth.clients):
+        if client.name not in entries:
+            field = f"spec.auth.clients[{index}].name"
+            missing.append(MissingSecret(route.name, field, route.auth.keys_secret, client.name))
+    found = []
+    for name, content in sorted(entries.items()):
+        rule = known.get(name)
+        expires = rule.expires_at.timestamp() if rule and rule.expires_at else None
+        client_of_key = Client(name, route.name, rule.models if rule else None, expires)
+        found += [(key, client_of_key) for key in parse_keys(content)]
+    return found
+
+
+def _upstream(
+    route: str,
+    upstream: c.CompiledUpstream,
+    limits: tuple[RequestLimit, ...],
+    secrets: Secrets,
+    missing: list[MissingSecret],
+) -> Upstream:
+    field = f"spec.upstreams[{upstream.name}]"
+
+    def secret(entry: c.SecretEntry, where: str) -> bytes | None:
+        value = secrets.read(entry.name, entry.key)
+        if value is None:
+            missing.append(MissingSecret(route, f"{field}.{where}", entry.name, entry.key))
+        return value
+
+    unavailable: str | None = None
+    credential: str | None = None
+    if upstream.credential is not None:
+        raw = secret(upstream.credential, "credential.secretRef")
+        credential = _header_text(raw) if raw is not None else None
+        if credential is None:
+            unavailable = "credential_missing"
+    tls: TlsMaterial | None = None
+    if upstream.tls is not None:
+        ca = secret(upstream.tls.ca, "tls.caFrom.secretRef") if upstream.tls.ca else None
+        cert = key = None
+        if upstream.tls.client_cert_secret is not None:
+            where = "tls.clientCertFrom.secretRef"
+            cert = secret(c.SecretEntry(upstream.tls.client_cert_secret, "tls.crt"), where)
+            key = secret(c.SecretEntry(upstream.tls.client_cert_secret, "tls.key"), where)
+        tls = TlsMaterial(ca, cert, key)
+        if (upstream.tls.ca and ca is None) or (upstream.tls.client_cert_secret and (cert is None or key is None)):
+            unavailable = "tls_secret_missing"
+    url = parse_upstream_url(upstream.url)
+    if url.scheme == "litellm":
+        unavailable = "litellm_not_served"
+    return Upstream(
+        id=f"{route}/{upstream.name}",
+        name=upstream.name,
+        route=route,
+        url=url,
+        protocol=upstream.protocol,
+        credential=credential,
+        tls=tls,
+        headers=tuple(upstream.headers.items()),
+        connect_timeout=upstream.connect_timeout,
+        first_token_timeout=upstream.first_token_timeout,
+        idle_timeout=upstream.idle_timeout,
+        request_timeout=upstream.request_timeout,
+        breaker_max_failures=upstream.breaker_max_failures,
+        breaker_reset=upstream.breaker_reset,
+        pool_max_connections=upstream.pool_max_connections,
+        limits=limits,
+        unavailable=unavailable,
+    )
+
+
+def _header_text(value: bytes) -> str | None:
+    """A credential as it may stand in a header: stripped (files end in a newline), ASCII, no control characters."""
+    try:
+        text = value.decode("ascii").strip()
+    except UnicodeDecodeError:
+        return None
+    return text if text and text.isprintable() else None

@@ -1,0 +1,1 @@
+"""What the gateway tells: metrics and log lines. Never a key, never a prompt."""

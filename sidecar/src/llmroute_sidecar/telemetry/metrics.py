@@ -1,0 +1,141 @@
+"""The gateway's Prometheus metrics: names, labels and buckets in one place.
+
+Label values are bounded: `path` is a route's template, `model` only a configured name (else `other`), `upstream` a configured
+name. The first eight are the seed's, exactly; docs/metrics.md lists all.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 600)
+"""Seconds; from a mock's answer to the longest thought."""
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class Metrics:
+    """One registry with everything this process tells. Children are kept by label values: looking one up costs more than
+    counting."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self._requests = Counter(
+            "gateway_requests_total", "Requests answered.", ["method", "path", "status"], registry=registry
+        )
+        self._latency = Histogram(
+            "gateway_request_latency_seconds",
+            "From a request's head to the last byte of its answer.",
+            ["method", "path"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.in_flight = Gauge("gateway_in_flight_requests", "Requests being served.", registry=registry)
+        self._upstream_requests = Counter(
+            "gateway_upstream_requests_total",
+            "Attempts at upstreams; status is the upstream's, or `error` where none came.",
+            ["upstream", "status"],
+            registry=registry,
+        )
+        self._upstream_latency = Histogram(
+            "gateway_upstream_latency_seconds",
+            "From an attempt's begin to the end of the upstream's answer.",
+            ["upstream"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.rate_limited = Counter("gateway_rate_limited_total", "Requests refused by a limit.", registry=registry)
+        self._circuit_open = Counter(
+            "gateway_circuit_open_total",
+            "Attempts not made because a breaker was open.",
+            ["upstream"],
+            registry=registry,
+        )
+        self._fallback_used = Counter(
+            "gateway_fallback_used_total",
+            "Requests that another model than the one asked for answered.",
+            ["from_model", "to_model"],
+            registry=registry,
+        )
+        self._reloads = Counter(
+            "llmroute_config_reloads_total", "Readings of a changed configuration.", ["result"], registry=registry
+        )
+        self._revision = Gauge(
+            "llmroute_config_revision_info", "The revision that is served.", ["revision"], registry=registry
+        )
+        self.config_healthy = Gauge(
+            "llmroute_config_healthy", "1 while the newest configuration is served whole.", registry=registry
+        )
+        self.config_changed = Gauge(
+            "llmroute_config_last_change_timestamp_seconds", "When the served revision last changed.", registry=registry
+        )
+        self.truncated = Counter(
+            "llmroute_streams_truncated_total", "Answers that an upstream broke off half-way.", registry=registry
+        )
+        Gauge("llmroute_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
+        self._children: dict[tuple[str, ...], Counter] = {}
+        self._latencies: dict[tuple[str, ...], Histogram] = {}
+
+    def request(self, method: str, path: str, status: int, seconds: float) -> None:
+        key = ("requests", method, path, str(status))
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._requests.labels(*key[1:])
+        child.inc()
+        latency_key = (method, path)
+        latency = self._latencies.get(latency_key)
+        if latency is None:
+            latency = self._latencies[latency_key] = self._latency.labels(method, path)
+        latency.observe(seconds)
+
+    def attempt(self, upstream: str, status: int | None, seconds: float) -> None:
+        key = ("attempts", upstream, "error" if status is None else str(status))
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._upstream_requests.labels(*key[1:])
+        child.inc()
+        latency_key = ("upstream", "", upstream)
+        latency = self._latencies.get(latency_key)
+        if latency is None:
+            latency = self._latencies[latency_key] = self._upstream_latency.labels(upstream)
+        latency.observe(seconds)
+
+    def circuit_open(self, upstream: str) -> None:
+        self._circuit_open.labels(upstream).inc()
+
+    def fallback_used(self, from_model: str, to_model: str) -> None:
+        self._fallback_used.labels(from_model, to_model).inc()
+
+    def reload(self, result: str) -> None:
+        self._reloads.labels(result).inc()
+
+    def serves(self, revision: str, since: float) -> None:
+        """Says which revision is served; there is one series, not one for each that ever was."""
+        self._revision.clear()
+        self._revision.labels(revision).set(1)
+        self.config_changed.set(since)
+
+    def watch_breakers(self, states: Callable[[], Iterable[tuple[str, str]]]) -> None:
+        """Has the breakers' states read at each scrape: (upstream, state)."""
+        self.registry.register(_Breakers(states))
+
+    def exposition(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Breakers(Collector):
+    def __init__(self, states: Callable[[], Iterable[tuple[str, str]]]) -> None:
+        self._states = states
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("llmroute_breaker_state", "0 closed, 1 half open, 2 open.", labels=["upstream"])
+        for upstream, state in self._states():
+            family.add_metric([upstream], BREAKER_STATES[state])
+        yield family
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())

@@ -1,0 +1,264 @@
+"""One HTTP/1.1 connection to an upstream: sends a request, parses the answer, relays its body.
+
+Written on asyncio's protocols and httptools, since each layer between the socket and the client costs throughput on every
+request (docs/performance.md has the measurements). Knows nothing of pools (`pool.py`) and of what an answer means (`pipeline/`).
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import httptools
+
+from llmroute_sidecar.upstream.exchange import BrokenReason, Headers, Sink, UpstreamBroken
+
+HEAD_MAX_BYTES = 64 * 1024
+"""An answer's status line and headers, at most."""
+HIGH_WATER = 256 * 1024
+"""Unread body bytes above which the upstream is held back."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """A connection that serves one exchange at a time (`Exchange` in exchange.py)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[["HttpConnection"], None]) -> None:
+        self._loop = loop
+        self._on_end = on_end
+        self._in_exchange = False
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
+        self._failure: BrokenReason | None = None
+        self._head_bytes = 0
+        self._head_done = False
+        self._until_close = False
+        self._news = False
+        self._reading_paused = False
+        self._last_activity = 0.0
+        self.closed = False
+        self.reusable = False
+        self.served = 0
+        """Exchanges begun on this connection."""
+        self.idle_since = 0.0
+        self.status = 0
+        self.headers: Headers = []
+        self.buffer = bytearray()
+        self.complete = False
+
+    # -- the exchange ------------------------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Begins an exchange. The transport takes all of it: bodies are bounded where they come in."""
+        assert self._transport is not None
+        self.served += 1
+        self._in_exchange = True
+        self.status = 0
+        self.headers = []
+        self.buffer = bytearray()
+        self.complete = False
+        self.reusable = False
+        self._failure = None
+        self._head_bytes = 0
+        self._head_done = False
+        self._until_close = False
+        self._news = False
+        self._parser = httptools.HttpResponseParser(self)
+        if len(body) < 32 * 1024:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
+    async def advance(self, deadline: float, reason: BrokenReason) -> None:
+        while not self._news:
+            if self._failure is not None:
+                raise self._broken()
+            if self.complete:
+                return
+            self._resume_reading()
+            await self._wait(deadline, reason)
+        self._news = False
+        if self._failure is not None and not self.complete:
+            raise self._broken()
+
+    async def relay(self, sink: Sink, idle: float, deadline: float) -> None:
+        self._sink = sink
+        sink.on_resume(self._resume_reading)
+        try:
+            if self.buffer:
+                sink.write(bytes(self.buffer))
+                self.buffer = bytearray()
+            self._last_activity = self._loop.time()
+            self._resume_reading()
+            while not self.complete:
+                if self._failure is not None:
+                    raise self._broken()
+                await self._wait_relayed(idle, deadline)
+        finally:
+            self._sink = None
+            sink.on_resume(None)
+
+    async def _wait_relayed(self, idle: float, deadline: float) -> None:
+        """One nap, at most until silence would have lasted `idle`: a timer a nap, none a chunk."""
+        now = self._loop.time()
+        if now >= deadline:
+            raise UpstreamBroken("request_timeout")
+        if self._reading_paused:
+            self._last_activity = now  # the client is slow, not the upstream
+        quiet_until = self._last_activity + idle
+        if now >= quiet_until:
+            raise UpstreamBroken("idle_timeout")
+        waiter = self._waiter = self._loop.create_future()
+        timer = self._loop.call_at(min(quiet_until, deadline), _set_result, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    async def _wait(self, deadline: float, reason: BrokenReason) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        timer = self._loop.call_at(deadline, _set_exception, waiter, reason)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def release(self) -> None:
+        self._end()
+
+    def abort(self) -> None:
+        self._kill()
+        self._end()
+
+    def _end(self) -> None:
+        if self._in_exchange:
+            self._in_exchange = False
+            self._on_end(self)
+
+    def _kill(self) -> None:
+        self.closed = True
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Closes an idle connection in good order."""
+        self.closed = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def _broken(self) -> UpstreamBroken:
+        unanswered = self.served > 1 and self._head_bytes == 0 and self._failure == "connection_lost"
+        return UpstreamBroken(self._failure or "connection_lost", unanswered=unanswered)
+
+    def _wake(self) -> None:
+        self._news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, reason: BrokenReason) -> None:
+        if self._failure is None and not self.complete:
+            self._failure = reason
+        self._wake()
+
+    # -- the socket --------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's classes
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None:
+            self._kill()  # bytes that no request asked for: the connection cannot be trusted (RFC 9112 §9.2)
+            return
+        self._last_activity = self._loop.time()
+        if not self._head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail("bad_response")
+            self._kill()
+            return
+        if not self._head_done and self._head_bytes > HEAD_MAX_BYTES:
+            self._fail("bad_response")
+            self._kill()
+
+    def eof_received(self) -> bool | None:
+        return None  # the transport closes itself; connection_lost follows
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self.reusable = False
+        if self._parser is not None and not self.complete:
+            if self._head_done and self._until_close and exc is None:
+                self._finish()  # RFC 9112 §6.3, case 8: a body without a length ends with the connection
+            else:
+                self._fail("connection_lost")
+        self._parser = None
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and self._transport is not None:
+            self._reading_paused = False
+            self._last_activity = self._loop.time()
+            self._transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self._transport is not None and not self.closed:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    # -- httptools' callbacks ----------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            return  # an interim answer; on_message_complete clears it away
+        self._head_done = True
+        self.status = status
+        names = {name for name, _ in self.headers}
+        self._until_close = (
+            b"content-length" not in names and b"transfer-encoding" not in names and status not in (204, 304)
+        )
+        self._wake()
+
+    def on_body(self, body: bytes) -> None:
+        sink = self._sink
+        if sink is not None:
+            sink.write(body)
+            if sink.paused:
+                self._pause_reading()
+            return
+        self.buffer += body
+        if len(self.buffer) > HIGH_WATER:
+            self._pause_reading()
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        if not self._head_done:  # 1xx: what follows is the real answer
+            self.headers = []
+            return
+        self.reusable = self._parser.should_keep_alive() and not self._until_close
+        self._finish()
+
+    def _finish(self) -> None:
+        self.complete = True
+        self._parser = None
+        self._wake()
+
+
+def _set_result(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _set_exception(waiter: "asyncio.Future[None]", reason: BrokenReason) -> None:
+    if not waiter.done():
+        waiter.set_exception(UpstreamBroken(reason))

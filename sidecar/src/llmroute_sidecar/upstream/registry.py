@@ -1,0 +1,61 @@
+"""What lives on while snapshots come and go: each upstream's connections and breaker.
+
+State is carried over by identity: the same route, name and URL keep the breaker; the same TLS and pool size keep the
+connections too. A request finishes on the states it began with; what nobody refers to any more is closed once its last
+request has ended (a client cache that closed connections in use cost LiteLLM 40 % of calls).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llmroute_sidecar.policy.breaker import Breaker
+from llmroute_sidecar.snapshot import Snapshot, Upstream
+from llmroute_sidecar.upstream.exchange import Caller
+from llmroute_sidecar.upstream.mock import MockCaller
+from llmroute_sidecar.upstream.pool import HttpCaller
+
+
+@dataclass(frozen=True, slots=True)
+class LiveUpstream:
+    """An upstream's configuration with its running parts. `caller` is None where it cannot be called: `unavailable` says why."""
+
+    config: Upstream
+    breaker: Breaker
+    caller: Caller | None
+    unavailable: str | None
+
+
+def adopt(
+    previous: Mapping[str, LiveUpstream], snapshot: Snapshot, loop: asyncio.AbstractEventLoop
+) -> dict[str, LiveUpstream]:
+    """The live upstreams of `snapshot`, with what can be carried over from `previous`; closes what is not needed any more."""
+    live = {config.id: _adopt(previous.get(config.id), config, loop) for config in snapshot.upstreams.values()}
+    kept = {id(upstream.caller) for upstream in live.values()}
+    for old in previous.values():
+        if old.caller is not None and id(old.caller) not in kept:
+            old.caller.close()
+    return live
+
+
+def _adopt(old: LiveUpstream | None, config: Upstream, loop: asyncio.AbstractEventLoop) -> LiveUpstream:
+    if old is not None and old.config.url == config.url:
+        breaker = old.breaker
+        breaker.reconfigure(config.breaker_max_failures, config.breaker_reset)
+    else:
+        breaker = Breaker(config.breaker_max_failures, config.breaker_reset)
+    if config.unavailable is not None:
+        return LiveUpstream(config, breaker, None, config.unavailable)
+    if old is not None and old.caller is not None and _same_connections(old.config, config):
+        return LiveUpstream(config, breaker, old.caller, None)
+    try:
+        caller: Caller = MockCaller(config.url) if config.url.scheme == "mock" else HttpCaller(config, loop)
+    except (ssl.SSLError, ValueError):
+        reason = "tls_secret_invalid" if config.url.scheme == "https" else "url_invalid"
+        return LiveUpstream(config, breaker, None, reason)
+    return LiveUpstream(config, breaker, caller, None)
+
+
+def _same_connections(old: Upstream, new: Upstream) -> bool:
+    return old.url == new.url and old.tls == new.tls and old.pool_max_connections == new.pool_max_connections
