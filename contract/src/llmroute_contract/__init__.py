@@ -1,1 +1,2 @@
-"""The contract between the operator and the gateway: LLMRoute in, compiled configuration out. Pure: no IO, no clock."""
+"""The contract between the operator and the gateway: LLMRoute in, compiled configuration out. Pure: no IO, no
+clock."""

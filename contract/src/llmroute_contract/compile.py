@@ -1,7 +1,8 @@
 """compile(routes) -> the configuration of one gateway, and a verdict on each route. Pure and order-free.
 
 How it decides, in this order:
-1. Each route is checked alone, then against the gateway's other routes. A refusing problem (`references.REFUSING`) keeps its new
+1. Each route is checked alone, then against the gateway's other routes. A refusing problem (`references.REFUSING`)
+keeps its new
    generation out; the last accepted compilation, where there is one, stays in its stead, byte for byte.
 2. Routes are ranked by age: creation time, then name. Of two that name the same model (or both a default upstream) the
    older keeps it; the other is served without it, and told so.

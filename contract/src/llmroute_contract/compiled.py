@@ -1,9 +1,9 @@
 """The compiled configuration: what the controller writes into the ConfigMap and a gateway serves from.
 
 Owns its types, its schema version, its canonical bytes and the revision. Files of one gateway:
-`gateway.json` (a `CompiledGateway`: revision and the list of routes) and one `route.<name>.json` (a `CompiledRoute`) each.
-Unknown fields are let through within one schema version, so that an older gateway can read a newer operator's files.
-Durations are seconds. Secrets are named, never held.
+`gateway.json` (a `CompiledGateway`: revision and the list of routes) and one `route.<name>.json` (a `CompiledRoute`)
+each. Unknown fields are let through within one schema version, so that an older gateway can read a newer operator's
+files. Durations are seconds. Secrets are named, never held.
 """
 
 import hashlib

@@ -2,7 +2,8 @@
 
 Owns every field's type, bound, default, description and the rules that can be checked within one object; the CRD is
 generated from here (`crd.py`). Names that must exist elsewhere in the route or gateway are checked in `references.py`.
-CEL rules stand beside the Python checks of the same thing: the API server refuses early, `llmroute validate` refuses the same.
+CEL rules stand beside the Python checks of the same thing: the API server refuses early, `llmroute validate` refuses
+the same.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -232,7 +233,8 @@ class Upstream(Part):
     name: Label
     """The upstream's name, by which targets, `/v1/circuit-breakers` and metrics know it."""
     url: Url
-    """The provider's base URL, as an SDK's base_url: http(s)://host[:port][/path] (no path means /v1), mock://local?latency=200ms, \
+    """The provider's base URL, as an SDK's base_url: http(s)://host[:port][/path] (no path means /v1),
+    mock://local?latency=200ms, \
 mock://fail, or litellm://provider/model."""
     protocol: Literal["OpenAI", "Anthropic"] = "OpenAI"
     """Which provider's API the upstream speaks: decides the credential's header and the paths it is sent."""
@@ -344,7 +346,8 @@ class Limit(Part):
     name: Label
     """The limit's name, told to a client that reaches it."""
     per: Literal["Client", "Model", "Upstream", "Gateway"]
-    """What is counted apart: each client, each model asked for, each upstream that served, or all of the route's calls together."""
+    """What is counted apart: each client, each model asked for, each upstream that served, or all of the route's
+    calls together."""
     requests: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Requests per window."""
     tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
@@ -502,7 +505,8 @@ class LLMRouteStatus(Part):
 
 
 class LLMRoute(BaseModel):
-    """LLMRoute says which LLM models the gateways in this namespace's pods serve: where each goes, what it falls back to, and who may use how much of it."""
+    """LLMRoute says which LLM models the gateways in this namespace's pods serve: where each goes, what it falls back
+    to, and who may use how much of it."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 

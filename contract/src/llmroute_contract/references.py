@@ -1,7 +1,8 @@
 """Checks of names that must exist: what no rule within one field can see.
 
-`check_route` looks inside one route; `check_fallbacks` across all routes of a gateway. Both return Problems, never raise.
-A problem named by `REFUSING` keeps the new generation from being served; the others are told while the route serves on.
+`check_route` looks inside one route; `check_fallbacks` across all routes of a gateway. Both return Problems, never
+raise. A problem named by `REFUSING` keeps the new generation from being served; the others are told while the route
+serves on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

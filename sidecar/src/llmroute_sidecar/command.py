@@ -1,4 +1,5 @@
-"""The `llmroute` command: `serve` in a pod, `run`, `validate` and `compile` on a laptop. Parses arguments and hands over."""
+"""The `llmroute` command: `serve` in a pod, `run`, `validate` and `compile` on a laptop. Parses arguments and hands
+over."""
 
 import argparse
 import asyncio

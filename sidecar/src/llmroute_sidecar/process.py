@@ -1,7 +1,8 @@
-"""The gateway process: puts the parts together, opens the ports, follows the configuration, and drains when told to go.
+"""The gateway process: puts the parts together, opens the ports, follows the configuration, and drains when told to
+go.
 
-A signal (SIGTERM, SIGINT) begins the drain: `/ready` turns 503 and new calls are refused with `not_ready`, calls and streams under
-way go on for at most the grace time, then the process exits with 0. A second signal ends it at once.
+A signal (SIGTERM, SIGINT) begins the drain: `/ready` turns 503 and new calls are refused with `not_ready`, calls and
+streams under way go on for at most the grace time, then the process exits with 0. A second signal ends it at once.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import uvicorn
 
@@ -36,7 +37,7 @@ class Settings:
     admin_port: int = 8791
     grace: float = 30.0
     """Seconds that calls under way get at the end."""
-    limits: ServerLimits = ServerLimits()
+    limits: ServerLimits = field(default_factory=ServerLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class _AdminServer(uvicorn.Server):
     """uvicorn without its signal handlers: this process has its own."""
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def capture_signals(self):  # type: ignore[no-untyped-def]
         yield
 
     @property

@@ -1,7 +1,8 @@
 """The snapshot: the immutable compiled configuration that requests are served from.
 
-Owns the types of the request path and their making from compiled routes and secrets (`build`). Reading files, watching them
-and keeping the last good version is `config/`'s work. A request holds one snapshot from its first to its last byte.
+Owns the types of the request path and their making from compiled routes and secrets (`build`). Reading files,
+watching them and keeping the last good version is `config/`'s work. A request holds one snapshot from its first to
+its last byte.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,7 +107,8 @@ class Snapshot:
 def build(
     index: c.CompiledGateway, routes: Sequence[c.CompiledRoute], secrets: Secrets, revision: str | None = None
 ) -> Snapshot:
-    """A snapshot of `routes`, in order of precedence. Where two claim a model (one of them a last good version), the first has it.
+    """A snapshot of `routes`, in order of precedence. Where two claim a model (one of them a last good version), the
+    first has it.
 
     `revision` is told where the routes are not the ones that `index` lists (some kept their last good version).
     Raises ValueError where an upstream's URL cannot be parsed, which compiled routes never cause.

@@ -3,21 +3,15 @@
 A fingerprint is taken before the files are read, so that what is written during the read changes the next one.
 """
 
+import hashlib
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
 SETTLING_NANOSECONDS = 2_000_000_000
 """File times move in steps (4 ms on Linux, up to 2 s elsewhere): a file that is written twice within one step looks the
-same after the second write. So what changed this recently is not trusted to be told apart yet, and is read again."""
-
-DATA_LINK = "..data"
-"""kubelet's symlink to the directory that holds the volume's present content; swapped as a whole, never edited."""
-
-
-SWAPS_DURING_READ = 5
-"""How often a read starts anew because kubelet swapped the content under it. kubelet swaps about once a minute."""
+same after the second write. So what changed this recently is read to know it, whatever its times say."""
 
 
 class Unusable(Exception):
@@ -55,42 +49,52 @@ def names_in(directory: Path) -> list[str]:
         raise Unusable(f"cannot be read: {error.strerror}") from None
 
 
-def data_link(directory: Path) -> str | None:
-    """Where kubelet's `..data` of this directory leads, as it is written there; None where there is no such link."""
+def secrets_paths(directory: Path) -> Iterator[Path]:
+    """What a fingerprint of mounted Secrets (`<directory>/<secret>/<entry>`) has to look at."""
+    yield directory
+    for secret in _visible(directory):
+        yield secret
+        yield from _visible(secret)
+
+
+def _visible(directory: Path) -> list[Path]:
     try:
-        return str((directory / DATA_LINK).readlink())
-    except OSError:
-        return None
+        return [directory / name for name in names_in(directory) if not name.startswith(".")]
+    except (FileNotFoundError, Unusable):
+        return []
 
 
-def link_fingerprint(directory: Path) -> Hashable | None:
-    """Which content kubelet's `..data` shows, and whether it is there; None where there is no such link."""
-    link = data_link(directory)
-    if link is None:
-        return None
-    try:
-        return (link, (directory / link).stat().st_ino)
-    except OSError as error:
-        return (link, -(error.errno or 1))
+class Contents:
+    """Fingerprints files by what is in them, and reads only those whose inode, size or times moved, or moved just now.
 
-
-def fingerprint_of(paths: Iterable[Path], now_ns: Callable[[], int]) -> Hashable:
-    """What tells one state of these files from another: what each path resolves to, its inode, mode, size and times.
-
-    A symlink's own times never move when its target is swapped, so links are followed (FIELD: kars#450, zot#4384).
-    ctime is looked at too: `cp -p` and `rsync -t` bring old mtimes along.
+    Links are followed: a symlink's own times never move when its target is swapped (zot#4384). ctime is looked at
+    beside mtime: `cp -p` and `rsync -t` bring old mtimes along.
     """
-    found: list[Hashable] = []
-    newest = 0
-    for path in paths:
+
+    def __init__(self, limit_bytes: int, now_ns: Callable[[], int]) -> None:
+        self._limit_bytes = limit_bytes
+        self._now_ns = now_ns
+        self._known: dict[Path, tuple[Hashable, Hashable]] = {}
+
+    def fingerprint(self, paths: Iterable[Path]) -> Hashable:
+        """Never raises. A file that is not there, or cannot be read, has a fingerprint too."""
+        before, self._known = self._known, {}
+        for path in paths:
+            self._known[path] = self._look(path, before.get(path))
+        return tuple((str(path), digest) for path, (_, digest) in self._known.items())
+
+    def _look(self, path: Path, before: tuple[Hashable, Hashable] | None) -> tuple[Hashable, Hashable]:
         try:
             status = path.stat()
         except OSError as error:
-            found.append((str(path), error.errno))
-            continue
-        times = (status.st_mtime_ns, status.st_ctime_ns)
-        newest = max(newest, *times)
-        found.append((str(path), status.st_dev, status.st_ino, status.st_mode, status.st_size, times))
-    now = now_ns()
-    unsettled = now if abs(now - newest) < SETTLING_NANOSECONDS else None
-    return (tuple(found), unsettled)
+            return (None, error.errno)
+        newest = max(status.st_mtime_ns, status.st_ctime_ns)
+        marks = (status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if before is not None and before[0] == marks and abs(self._now_ns() - newest) > SETTLING_NANOSECONDS:
+            return before
+        if stat.S_ISDIR(status.st_mode):
+            return (marks, "directory")  # its files are looked at themselves
+        try:
+            return (marks, hashlib.sha256(read_bounded(path, self._limit_bytes)).digest())
+        except (FileNotFoundError, Unusable) as error:
+            return (marks, str(error))

@@ -91,7 +91,7 @@ class Reloader:
                 return None
             reload = self._read()
             self._seen = fingerprint
-        except Exception as fault:  # noqa: BLE001 - whatever it is, what is served goes on being served
+        except Exception as fault:
             logger.exception("reading the configuration failed", exc_info=fault)
             return self._failed(f"reading failed unexpectedly ({type(fault).__name__})")
         return reload

@@ -1,8 +1,9 @@
-"""The attempt engine: tries a plan's candidates in order until one serves. One engine for every endpoint, streamed or not.
+"""The attempt engine: tries a plan's candidates in order until one serves. One engine for every endpoint, streamed or
+not.
 
-A call is in one of two phases. Before the point of no return nothing has gone to the client, and any failure moves on to the
-next try; it is passed at the first content event of a stream, or when a plain answer is complete (or larger than is held
-back). After it nothing is retried: what breaks then ends the answer visibly (`_relay`).
+A call is in one of two phases. Before the point of no return nothing has gone to the client, and any failure moves on
+to the next try; it is passed at the first content event of a stream, or when a plain answer is complete (or larger
+than is held back). After it nothing is retried: what breaks then ends the answer visibly (`_relay`).
 
 What an answer means:
 
@@ -13,7 +14,8 @@ What an answer means:
     5xx, 408, timeout, broken       failure         retried as the model says, then the next candidate
     client gone                     neutral         the connection is closed
 
-The client's departure cancels the task, wherever it waits: every path out of `_attempt` ends the exchange and the permit.
+The client's departure cancels the task, wherever it waits: every path out of `_attempt` ends the exchange and the
+permit.
 """
 
 import asyncio
@@ -152,6 +154,7 @@ class AttemptEngine:
         deadline: float,
     ) -> None:
         began = self._now()
+        clock = time.perf_counter()  # the loop's clock moves once an iteration: too coarse to measure with
         outcome, rest, status = Outcome.NEUTRAL, None, None
         breaker = upstream.breaker
         exchange: Exchange | None = None
@@ -184,7 +187,7 @@ class AttemptEngine:
                 exchange.abort()
             if not judged:
                 breaker.record(permit, outcome, now, None if rest is None else now + rest)
-            self._metrics.attempt(upstream.config.name, status, now - began)
+            self._metrics.attempt(upstream.config.name, status, time.perf_counter() - clock)
 
     async def _answered(
         self, call: Call, fields: RequestFields, candidate: Candidate, upstream: LiveUpstream, deadline: float
@@ -240,9 +243,7 @@ class AttemptEngine:
                 if beginning is Beginning.CONTENT:
                     return
                 limit, reason = first_token, "first_token_timeout"
-            elif streamed and exchange.buffer:
-                return
-            elif len(exchange.buffer) > HOLD_MAX_BYTES:
+            elif (streamed and exchange.buffer) or len(exchange.buffer) > HOLD_MAX_BYTES:
                 return
             elif fields.stream or not exchange.buffer:
                 limit, reason = first_token, "first_token_timeout"

@@ -1,8 +1,10 @@
-"""What the gateway reads of a request's body: `model` and `stream`, and what it changes: `model`, where a target renames it.
+"""What the gateway reads of a request's body: `model` and `stream`, and what it changes: `model`, where a target
+renames it.
 
-The body is parsed once, skipping all other fields without building them, and goes on byte for byte. Where its top-level
-`model` could be read differently by another parser (a name that stands twice, or is spelled with escapes) the body is written
-anew with the one value that was checked, so that nobody is served a model which was not asked for here.
+The body is parsed once, skipping all other fields without building them, and goes on byte for byte. Where its
+top-level `model` could be read differently by another parser (a name that stands twice, or is spelled with escapes)
+the body is written anew with the one value that was checked, so that nobody is served a model which was not asked for
+here.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """A request as it goes through the pipeline, what is learnt of it on the way, and where its answer goes.
 
-Owns the types and the ids (request id, trace id, W3C trace context). The server fills in a `Call` and offers a `Reply`; the
-pipeline writes into both; log line and metrics are made from the `Call` at its end.
+Owns the types and the ids (request id, trace id, W3C trace context). The server fills in a `Call` and offers a
+`Reply`; the pipeline writes into both; log line and metrics are made from the `Call` at its end.
 """
 
 import re
@@ -68,7 +68,8 @@ class Call:
     query: str
     headers: Headers
     client_ip: str
-    started: float  # the loop's clock
+    started: float
+    """By time.perf_counter: the event loop's own clock is too coarse to measure with."""
     ids: Ids
     template: str
     """The path's template, for metrics: bounded."""
@@ -95,8 +96,8 @@ class Call:
 
 
 class Reply(Protocol):
-    """The way back to the client; also the `Sink` of a relayed body. Writing to a client that has gone does nothing: the
-    task that serves it is cancelled."""
+    """The way back to the client; also the `Sink` of a relayed body. Writing to a client that has gone does nothing:
+    the task that serves it is cancelled."""
 
     @property
     def paused(self) -> bool:

@@ -71,7 +71,8 @@ class Answer:
 
 
 class AttemptRecord(msgspec.Struct, frozen=True):
-    """One try at one candidate, as a client may see it: names of the configuration, a word, a status; nothing of the host."""
+    """One try at one candidate, as a client may see it: names of the configuration, a word, a status; nothing of the
+    host."""
 
     model: str
     upstream: str

@@ -1,7 +1,8 @@
 """Where a streamed answer's content begins: the point of no return for fallbacks. Sans-IO.
 
-Until the first content event any candidate may still serve; headers, comments, pings and events that only open the stream are
-not content, and an error inside a 200 is a failure. Event framing is the HTML standard's §9.2 (server-sent events).
+Until the first content event any candidate may still serve; headers, comments, pings and events that only open the
+stream are not content, and an error inside a 200 is a failure. Event framing is the HTML standard's §9.2 (server-sent
+events).
 """
 
 import re
@@ -41,7 +42,7 @@ class _Choice(msgspec.Struct):
 class _Event(msgspec.Struct):
     error: object = None
     type: object = None
-    object: object = None
+    object_: object = msgspec.field(name="object", default=None)
     choices: list[_Choice] | None = None
 
 
@@ -87,7 +88,7 @@ def _judge(event: bytes) -> Beginning:
         return Beginning.ERROR
     if parsed.type in _OPENING_TYPES or name.decode("ascii", "replace") in _OPENING_TYPES:
         return Beginning.WAIT
-    if parsed.object == "chat.completion.chunk" and parsed.choices:
+    if parsed.object_ == "chat.completion.chunk" and parsed.choices:
         return Beginning.WAIT if all(_is_opening(choice) for choice in parsed.choices) else Beginning.CONTENT
     return Beginning.CONTENT
 

@@ -1,6 +1,7 @@
 """Which headers go on to an upstream and which come back from it (RFC 9110 §7.6.1: hop-by-hop ones never).
 
-The client's key stays here, the upstream's credential is put in its place; host, length and encoding are the gateway's own.
+The client's key stays here, the upstream's credential is put in its place; host, length and encoding are the
+gateway's own.
 """
 
 from llmroute_sidecar.pipeline.call import Call

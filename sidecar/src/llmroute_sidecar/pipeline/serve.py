@@ -1,7 +1,8 @@
 """One request's whole life, in the order it happens: who asks, may they, how much, where to, and what came of it.
 
-`Gateway.open` runs on the head, before the body is read: a caller without a key sends no body into memory. `Gateway.serve`
-runs once the body is there. `Gateway.close` runs exactly once for each opened call and is where it is counted and logged.
+`Gateway.screen` runs on the head, before the body is read: a caller without a key sends no body into memory.
+`Gateway.serve` runs once the body is there. `Gateway.close` runs exactly once for each call that began, and is where
+it is counted and logged.
 """
 
 import asyncio
@@ -81,9 +82,13 @@ class Gateway:
 
     # -- a request's life --------------------------------------------------------------------------------------------
 
-    def open(self, call: Call) -> Answer | None:
-        """The call begins. An answer here refuses it on its head alone."""
-        self.open_free(call)
+    def begin(self, call: Call) -> None:  # noqa: ARG002
+        """A request has begun; `close` follows exactly once."""
+        self._open_calls += 1
+        self._metrics.in_flight.inc()
+
+    def screen(self, call: Call) -> Answer | None:
+        """Refuses a call on its head alone, before its body is read."""
         serving = self.serving
         if serving is None or self.draining:
             why = "the gateway is shutting down" if self.draining else "the gateway has no configuration yet"
@@ -91,11 +96,6 @@ class Gateway:
         if not serving.snapshot.open and not self._clients(call, serving.snapshot):
             return self._no_key(call)
         return None
-
-    def open_free(self, call: Call) -> None:
-        """A call to an endpoint that asks for no key and answers at all times."""
-        self._open_calls += 1
-        self._metrics.in_flight.inc()
 
     async def serve(self, call: Call, reply: Reply) -> None:
         """Answers an opened call. Cancelled when the client leaves. Faults of our own become a 500 without details."""
@@ -139,7 +139,7 @@ class Gateway:
     def close(self, call: Call, status: int) -> None:
         """The call is over: answered with `status`, or left by its client (CLIENT_LEFT)."""
         call.status = status
-        seconds = self._loop.time() - call.started
+        seconds = time.perf_counter() - call.started
         self._metrics.in_flight.dec()
         self._metrics.request(call.method, call.template, status, seconds)
         if status == 429 and call.error_code == "rate_limit_exceeded":

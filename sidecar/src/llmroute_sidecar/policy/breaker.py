@@ -2,17 +2,17 @@
 
 Theory of operation.
 
-    state      admit                                  SUCCESS     FAILURE, MISCONFIGURED            THROTTLED  NEUTRAL
-    CLOSED     yes                                    failures=0  failures+1; at the maximum: OPEN  rests      nothing
-    OPEN       no, until `reset` is over: HALF_OPEN   (a result of before it opened: ignored)
-    HALF_OPEN  one probe at a time                    CLOSED      OPEN                              CLOSED,    the slot is
-                                                                                                    rests      given back
+    state      admit                         SUCCESS     FAILURE, MISCONFIGURED        THROTTLED  NEUTRAL
+    CLOSED     yes                           failures=0  failures+1; the last: OPEN    rests      nothing
+    OPEN       no; after `reset`: HALF_OPEN  (a result of before it opened: ignored)
+    HALF_OPEN  one probe at a time           CLOSED      OPEN                          CLOSED     the slot is free again
 
-A THROTTLED upstream (429) is alive: it does not count as broken, it rests until the time it named, whatever the state; so a
-probe that is throttled closes the breaker. MISCONFIGURED (it refuses the gateway's own credential) counts like a failure and is
-told apart in the view. Each permit carries the epoch it was given in; a result from an earlier epoch says nothing of the
-present and is ignored, so a slow success from before the opening does not close it. `broke_off` is for an answer that was
-judged a success at its first content and broke later: it counts as one failure of a closed breaker.
+A THROTTLED upstream (429) is alive: it does not count as broken, it rests until the time it named, whatever the
+state; so a probe that is throttled closes the breaker. MISCONFIGURED (it refuses the gateway's own credential) counts
+like a failure and is told apart in the view. Each permit carries the epoch it was given in; a result from an earlier
+epoch says nothing of the present and is ignored, so a slow success from before the opening does not close it.
+`broke_off` is for an answer that was judged a success at its first content and broke later: it counts as one failure
+of a closed breaker.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
-"""Who calls: from the key in a request's headers to the client it stands for, and whether that client may have a model.
+"""Who calls: from the key in a request's headers to the client it stands for, and whether that client may have a
+model.
 
-Only SHA-256 digests of keys are held. A presented key is digested and looked up by its digest, then compared in constant time:
-how long that takes depends on no byte of any key, since nobody can choose a digest's bytes.
+Only SHA-256 digests of keys are held. A presented key is digested and looked up by its digest, then compared in
+constant time: how long that takes depends on no byte of any key, since nobody can choose a digest's bytes.
 """
 
 import hashlib
@@ -34,8 +35,8 @@ class Ambiguous:
 
 
 def parse_keys(content: bytes) -> tuple[bytes, ...]:
-    """The keys in a Secret's entry: one a line, so that an old and a new one overlap in a rotation. Blank lines and `#` lines
-    are skipped, as are keys above KEY_MAX_BYTES."""
+    """The keys in a Secret's entry: one a line, so that an old and a new one overlap in a rotation. Blank lines and
+    `#` lines are skipped, as are keys above KEY_MAX_BYTES."""
     lines = (line.strip() for line in content.splitlines())
     keys = [line for line in lines if line and not line.startswith(b"#") and len(line) <= KEY_MAX_BYTES]
     return tuple(keys[:KEYS_PER_CLIENT])
@@ -70,7 +71,8 @@ class KeyRing:
 
     @classmethod
     def build(cls, entries: Iterable[tuple[bytes, Client]]) -> "KeyRing":
-        """From keys and their clients. One key may stand for a client in several routes; in one route the first has it."""
+        """From keys and their clients. One key may stand for a client in several routes; in one route the first has
+        it."""
         clients: dict[bytes, tuple[Client, ...]] = {}
         for key, client in entries:
             digest = hashlib.sha256(key).digest()

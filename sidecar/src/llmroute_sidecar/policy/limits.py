@@ -1,16 +1,18 @@
 """Limits on requests: a sliding window per limit and key, exact in the safe direction.
 
-Theory of operation. A limit of N requests per window W promises: in no half-open span of length W are more than N admitted.
-The window of a key is a run of slots, each (first, last, count): requests that came within `W / SLOTS` of a slot's first share
-it, so that a window costs at most SLOTS + 1 slots however large N is. A slot leaves only when its *last* request is W old; the
-rounding can thus delay an admission by up to W / SLOTS, and never allow one too many. With W = 60 s that is 59 ms.
+Theory of operation. A limit of N requests per window W promises: in no half-open span of length W are more than N
+admitted. The window of a key is a run of slots, each (first, last, count): requests that came within `W / SLOTS` of a
+slot's first share it, so that a window costs at most SLOTS + 1 slots however large N is. A slot leaves only when its
+*last* request is W old; the rounding can thus delay an admission by up to W / SLOTS, and never allow one too many.
+With W = 60 s that is 59 ms.
 
     admit:  expire slots; for each (rule, key): count < N ?        all of them  -> count in all, Admitted(strictest)
                                                                     any is full -> count in none, Refused(longest wait)
 
-`now` is any clock that does not run back; a caller's that does is taken as standing still. The keys of a rule are bounded: past
-MAX_KEYS live ones, idle ones are dropped, and if none is idle all further keys share one window (refusing too early, never late).
-State belongs to a rule's id, so a reload that changes N or W keeps the history under the new numbers.
+`now` is any clock that does not run back; a caller's that does is taken as standing still. The keys of a rule are
+bounded: past MAX_KEYS live ones, idle ones are dropped, and if none is idle all further keys share one window
+(refusing too early, never late). State belongs to a rule's id, so a reload that changes N or W keeps the history
+under the new numbers.
 """
 
 from collections import deque

@@ -1,10 +1,11 @@
 """Where a model goes: the ordered candidates of a request.
 
-Theory of operation. A model's entry is found by its exact name, else by the longest prefix, else there is the default upstream.
-The plan is the entry's targets, then those of its fallbacks, depth first: a fallback's own fallbacks come before the next one
-of the list. Each model stands in a plan once, which ends cycles; a fallback that names nothing is passed over (the route that
-had it may be gone); a plan holds at most MAX_CANDIDATES. Targets are tried in the order they are listed, those of weight 0
-last; sharing traffic by weight comes with a later version and will choose the first target here.
+Theory of operation. A model's entry is found by its exact name, else by the longest prefix, else there is the default
+upstream. The plan is the entry's targets, then those of its fallbacks, depth first: a fallback's own fallbacks come
+before the next one of the list. Each model stands in a plan once, which ends cycles; a fallback that names nothing is
+passed over (the route that had it may be gone); a plan holds at most MAX_CANDIDATES. Targets are tried in the order
+they are listed, those of weight 0 last; sharing traffic by weight comes with a later version and will choose the
+first target here.
 """
 
 from collections.abc import Sequence
@@ -86,8 +87,10 @@ class ModelTable:
             if entry is None or name in planned:
                 continue
             planned.add(name)
-            for target in sorted(entry.targets, key=lambda target: target.weight == 0):
-                candidates.append(Candidate(name, entry, target.upstream, target.model or name, name != model))
+            targets = sorted(entry.targets, key=lambda target: target.weight == 0)
+            candidates += [
+                Candidate(name, entry, target.upstream, target.model or name, name != model) for target in targets
+            ]
             pending += reversed(entry.fallbacks)
         return tuple(candidates[:MAX_CANDIDATES])
 

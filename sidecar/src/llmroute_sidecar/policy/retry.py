@@ -1,7 +1,7 @@
 """When to try again: what an upstream's headers ask for, how long to back off, and how to tell a client.
 
-The forms read are those providers send: `retry-after-ms`, `retry-after` in seconds or as an HTTP date (RFC 9110 §10.2.3), and
-`x-ratelimit-reset-requests` / `-tokens` in OpenAI's form (`120ms`, `1m30s`) or in seconds.
+The forms read are those providers send: `retry-after-ms`, `retry-after` in seconds or as an HTTP date (RFC 9110
+§10.2.3), and `x-ratelimit-reset-requests` / `-tokens` in OpenAI's form (`120ms`, `1m30s`) or in seconds.
 """
 
 import math
@@ -19,7 +19,8 @@ _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def retry_after(headers: Mapping[str, str], now_unix: float) -> float | None:
-    """Seconds that an answer asks to wait, at most RETRY_AFTER_MAX; None where it says nothing usable. Names in lower case."""
+    """Seconds that an answer asks to wait, at most RETRY_AFTER_MAX; None where it says nothing usable. Names in lower
+    case."""
     millis = headers.get("retry-after-ms", "").strip()
     if _NUMBER.fullmatch(millis):
         return min(float(millis) / 1000, RETRY_AFTER_MAX)
@@ -50,7 +51,8 @@ def _reset(text: str) -> float | None:
 
 
 def backoff(attempt: int, base: float, jitter: float) -> float:
-    """Seconds to wait after the `attempt`-th try (from 1): exponential with full jitter; `jitter` is random in [0, 1)."""
+    """Seconds to wait after the `attempt`-th try (from 1): exponential with full jitter; `jitter` is random in [0,
+    1)."""
     return min(base * 2 ** (attempt - 1), BACKOFF_MAX) * jitter
 
 

@@ -1,6 +1,7 @@
 """The admin port: a FastAPI app for those who look after the gateway. It only reads.
 
-`/status` tells what is served and why; `/health`, `/ready`, `/v1/circuit-breakers` and `/metrics` are the data port's own.
+`/status` tells what is served and why; `/health`, `/ready`, `/v1/circuit-breakers` and `/metrics` are the data port's
+own.
 """
 
 import asyncio

@@ -1,26 +1,25 @@
 """The serving side of HTTP/1.1 on the data port: one client connection (RFC 9112), requests in, replies out.
 
-Owns framing, limits on heads and bodies, pipelining, `Expect`, keep-alive, back pressure and the client's departure. What a
-request means is the `Handler`'s. A request is answered before the next one of its connection is looked at; bytes beyond are
-left in the kernel, so a client cannot make us hold more than it is due.
+Owns framing, limits on heads and bodies, pipelining, `Expect`, keep-alive, back pressure and the client's departure.
+What a request means is the `Handler`'s. A request is answered before the next one of its connection is looked at;
+bytes beyond are left in the kernel, so a client cannot make us hold more than it is due.
 
-It is written on asyncio's protocols and httptools (llhttp, strict: a message with both a length and chunks, two lengths, or a
-bare line feed is refused, which is what smuggling needs). An ASGI server's layers cost half the throughput (docs/performance.md);
-this file is the seam where another serving side could stand.
+It is written on asyncio's protocols and httptools (llhttp, strict: a message with both a length and chunks, two
+lengths, or a bare line feed is refused, which is what smuggling needs). An ASGI server's layers cost half the
+throughput (docs/performance.md); this file is the seam where another serving side could stand.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Protocol
 
 import httptools
 
 from llmroute_sidecar.pipeline.call import Call, take_over_ids
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
-from llmroute_sidecar.pipeline.headers import id_headers
+from llmroute_sidecar.server.turn import Turn
 from llmroute_sidecar.upstream.exchange import Headers
 
 
@@ -51,152 +50,29 @@ class Handler(Protocol):
         """The path's template, for metrics."""
         ...
 
-    def open(self, call: Call) -> Answer | None:
-        """The head is there. An answer ends the request here."""
+    def begin(self, call: Call) -> None:
+        """A request has begun. It will be closed exactly once."""
         ...
 
-    async def serve(self, call: Call, reply: "Turn") -> None:
+    def screen(self, call: Call) -> Answer | None:
+        """The head is there. An answer ends the request here, before its body is read."""
+        ...
+
+    async def serve(self, call: Call, reply: Turn) -> None:
         """The body is there. Must answer through `reply`."""
         ...
 
     def refuse(self, call: Call, code: ErrorCode, message: str) -> Answer: ...
 
     def close(self, call: Call, status: int) -> None:
-        """The call is over; called once for each opened one."""
+        """The call is over; called once for each that began."""
         ...
 
     def draining(self) -> bool: ...
 
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _CLIENT_LEFT = 499
-
-
-class Turn:
-    """One request of a connection and its answer (`Reply` in pipeline/call.py)."""
-
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_left",
-        "_resume",
-        "answered",
-        "body",
-        "body_complete",
-        "call",
-        "expects_continue",
-        "head_only",
-        "http10",
-        "keep_alive",
-        "opened",
-        "refused",
-        "size",
-        "started",
-        "status",
-        "task",
-    )
-
-    def __init__(self, connection: "Connection") -> None:
-        self._connection = connection
-        self._chunked = False
-        self._left: int | None = None
-        self._resume: Callable[[], None] | None = None
-        self.call: Call | None = None
-        self.body: list[bytes] = []
-        self.size = 0
-        self.body_complete = False
-        self.expects_continue = False
-        self.head_only = False
-        self.http10 = False
-        self.keep_alive = True
-        self.opened = False
-        self.refused: Answer | None = None
-        self.started = False
-        self.answered = False
-        self.status = 0
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def paused(self) -> bool:
-        return self._connection.write_paused
-
-    def on_resume(self, callback: Callable[[], None] | None) -> None:
-        self._resume = callback
-
-    def resumed(self) -> None:
-        if self._resume is not None:
-            self._resume()
-
-    def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        if self.started:
-            return
-        head = self._head(status, headers)
-        if status >= 200 and status not in (204, 304):
-            head.append(b"content-length: %d\r\n" % len(body))
-        head.append(b"\r\n")
-        if not self.head_only and status not in (204, 304):
-            head.append(body)
-        self._connection.write(b"".join(head))
-        self._done()
-
-    def start(self, status: int, headers: Headers, length: int | None) -> None:
-        if self.started:
-            return
-        head = self._head(status, headers)
-        self._left = length
-        if length is not None:
-            head.append(b"content-length: %d\r\n" % length)
-        elif not self.http10:
-            self._chunked = True
-            head.append(b"transfer-encoding: chunked\r\n")
-        head.append(b"\r\n")
-        self._connection.write(b"".join(head))
-
-    def _head(self, status: int, headers: Headers) -> list[bytes]:
-        assert self.call is not None
-        self.started = True
-        self.status = status
-        if self.http10:
-            self.keep_alive = False  # a body without a length ends with the connection
-        head = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        for name, value in headers:
-            head += (name, b": ", value, b"\r\n")
-        for name, value in id_headers(self.call):
-            head += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            head.append(b"connection: close\r\n")
-        return head
-
-    def write(self, data: bytes) -> None:
-        if self.answered or not data or self.head_only:
-            return
-        if self._chunked:
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data))
-        else:
-            if self._left is not None:
-                data = data[: self._left]
-                self._left -= len(data)
-            self._connection.write(data)
-
-    def finish(self) -> None:
-        if self.answered:
-            return
-        if self._left:
-            self.break_off()
-            return
-        if self._chunked:
-            self._connection.write(b"0\r\n\r\n")
-        self._done()
-
-    def break_off(self) -> None:
-        if not self.answered:
-            self.keep_alive = False
-            self.answered = True
-            self._connection.turn_answered(self, abort=True)
-
-    def _done(self) -> None:
-        self.answered = True
-        self._connection.turn_answered(self, abort=False)
+_LINGER_SECONDS = 2.0
 
 
 class Connection(asyncio.Protocol):
@@ -219,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._timer_kind = ""
         self._reading_paused = False
         self._closing = False
+        self._lingering = False
         self._head_bytes = 0
         self._head_count = 0
         self._in_head = False
@@ -259,7 +136,7 @@ class Connection(asyncio.Protocol):
             self._handler.close(turn.call, status)
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
+        if self._closing or self._lingering:
             return
         if self._in_head or self._turn is None:
             self._head_bytes += len(data)
@@ -321,6 +198,8 @@ class Connection(asyncio.Protocol):
     # -- httptools' callbacks ----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._closing or self._lingering:
+            return
         self._turn = turn = Turn(self)
         self._in_head = True
         self._head_count = 0
@@ -343,7 +222,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         turn = self._turn
-        if turn is None or self._closing:
+        if turn is None or self._closing or self._lingering:
             return
         self._in_head = False
         self._head_bytes = 0
@@ -352,10 +231,23 @@ class Connection(asyncio.Protocol):
         turn.keep_alive = self._parser.should_keep_alive() and not turn.http10
         call = turn.call = self._call(self._parser.get_method().decode("ascii", "replace"))
         turn.head_only = call.method == "HEAD"
+        turn.expects_continue = any(name == b"expect" for name, _ in call.headers)
+        self._handler.begin(call)
         turn.opened = True
-        turn.refused = self._handler.open(call) or self._refuse_head(call, turn, version)
-        if turn.refused is None and turn.expects_continue and turn is self._queue[0]:
+        turn.refused = self._refuse_head(call, version) or self._handler.screen(call)
+        if turn.expects_continue and turn is self._queue[0]:
+            self._answer_expectation(turn)
+
+    def _answer_expectation(self, turn: Turn) -> None:
+        """RFC 9110 §10.1.1: the client waits for leave to send its body, or for the answer that spares it the
+        trouble."""
+        turn.expects_continue = False
+        if turn.refused is None:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._arm("body", self._limits.body_seconds)
+        else:
+            turn.keep_alive = False
+            self._begin(turn)
 
     def _call(self, method: str) -> Call:
         path, _, query = self._url.partition(b"?")
@@ -367,12 +259,12 @@ class Connection(asyncio.Protocol):
             query=query.decode("latin-1"),
             headers=headers,
             client_ip=self._client_ip,
-            started=self._loop.time(),
+            started=time.perf_counter(),
             ids=take_over_ids(headers),
             template=self._handler.template(method, text),
         )
 
-    def _refuse_head(self, call: Call, turn: Turn, version: str) -> Answer | None:
+    def _refuse_head(self, call: Call, version: str) -> Answer | None:
         """What no request may have, whatever it asks for."""
         refuse = self._handler.refuse
         if self._head_count > self._limits.header_count:
@@ -390,45 +282,34 @@ class Connection(asyncio.Protocol):
         if length and (not length[0].isdigit() or len(length[0]) > 18):
             return refuse(call, "invalid_request", "Content-Length must be a number")
         if length and int(length[0]) > self._limits.body:
-            return refuse(call, "request_too_large", f"the body is above {self._limits.body} bytes")
+            return refuse(call, "request_too_large", _too_large(self._limits.body))
         expected = call.header(b"expect")
         if expected and expected[0].lower() != b"100-continue":
             return refuse(call, "invalid_request", "the only expectation served here is 100-continue")
-        turn.expects_continue = bool(expected)
         return None
 
     def on_body(self, body: bytes) -> None:
         turn = self._turn
-        if turn is None or self._closing:
+        if turn is None or self._closing or self._lingering:
             return
         turn.size += len(body)
+        if turn.refused is None and turn.size > self._limits.body:
+            assert turn.call is not None
+            turn.refused = self._handler.refuse(turn.call, "request_too_large", _too_large(self._limits.body))
         if turn.refused is None:
-            if turn.size > self._limits.body:
-                assert turn.call is not None
-                turn.refused = self._handler.refuse(
-                    turn.call, "request_too_large", f"the body is above {self._limits.body} bytes"
-                )
-            else:
-                turn.body.append(body)
-        if turn.refused is not None:
+            turn.body.append(body)
+        else:
             turn.body.clear()
-            self._answer_refused_early(turn)
-        if turn is self._queue[0] and not self._closing:
-            self._arm("body", self._limits.body_seconds)
-
-    def _answer_refused_early(self, turn: Turn) -> None:
-        """A large body is not read to its end just to say no: the answer goes out at once and the connection is closed."""
-        assert turn.call is not None
-        length = turn.call.header(b"content-length")
-        expected = int(length[0]) if length and length[0].isdigit() and len(length[0]) <= 18 else None
-        if (expected is None or expected > self._limits.discard) and turn is self._queue[0] and not turn.answered:
-            if turn.size > self._limits.discard or expected is not None:
-                turn.keep_alive = False
+            if turn.size > self._limits.discard and turn is self._queue[0]:
+                turn.keep_alive = False  # not worth reading to its end just to say no
                 self._begin(turn)
+                return
+        if turn is self._queue[0]:
+            self._arm("body", self._limits.body_seconds)
 
     def on_message_complete(self) -> None:
         turn = self._turn
-        if turn is None or self._closing:
+        if turn is None or self._closing or self._lingering:
             return
         turn.body_complete = True
         self._turn = None
@@ -464,17 +345,19 @@ class Connection(asyncio.Protocol):
             self._connections.discard(self)
             if self._transport is not None:
                 self._transport.abort()
-        elif not turn.keep_alive or not turn.body_complete or self._handler.draining():
+        elif not turn.body_complete:
+            self._linger()
+        elif not turn.keep_alive or self._handler.draining():
             self._close()
         elif self._queue:
             following = self._queue[0]
-            if following.expects_continue and not following.body_complete and following.refused is None:
-                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if following.body_complete:
                 self._loop.call_soon(self._begin_waiting, following)
+            elif following.expects_continue and following.call is not None:
+                self._answer_expectation(following)
             else:
-                self._arm("body", self._limits.body_seconds)
-                self._resume_reading()
+                self._arm("body" if following.call is not None else "head", self._limits.body_seconds)
+            self._resume_reading()
         else:
             self._arm("idle", self._limits.keep_alive_seconds)
             self._resume_reading()
@@ -484,32 +367,41 @@ class Connection(asyncio.Protocol):
             self._begin(turn)
 
     def _refuse_broken(self, code: ErrorCode, message: str) -> None:
-        """Answers what cannot be read any further, once those before it are answered, and closes."""
-        turn = self._turn
-        if self._closing:
+        """Answers what cannot be read any further, after those before it, and closes the connection."""
+        if self._closing or self._lingering:
             return
-        if turn is None:
-            turn = Turn(self)
-        if turn.call is None:
-            turn.call = self._call("GET")
-            turn.call.method = ""
-            self._handler.open(turn.call)
-            turn.opened = True
-        if turn in self._queue and self._queue[0] is not turn or (turn not in self._queue and self._queue):
-            # others are being served before it: their answers matter more than this refusal
-            turn.opened and self._closed(turn, 400)
+        turn, self._turn = self._turn or Turn(self), None
+        ahead = [other for other in self._queue if other is not turn]
+        if ahead:
             if turn in self._queue:
                 self._queue.remove(turn)
-            self._queue[-1].keep_alive = False
-            self._turn = None
+                self._closed(turn, 400)
+            ahead[-1].keep_alive = False  # the last answer of this connection
             self._pause_reading()
             return
         if turn.answered:
             self._close()
             return
+        if turn.call is None:
+            turn.call = self._call("")
+            self._handler.begin(turn.call)
+            turn.opened = True
         answer = self._handler.refuse(turn.call, code, message)
         turn.keep_alive = False
         turn.whole(answer.status, answer.headers, answer.body)
+
+    def _linger(self) -> None:
+        """The answer is out while the client may still be sending: closing now would reset the connection and could
+        take the answer with it (RFC 9112 §9.6). So: say that nothing more comes, read on for a moment, close."""
+        self._lingering = True
+        self._turn = None
+        for turn in list(self._queue):
+            self._client_left(turn)
+        self._queue.clear()
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._arm("linger", _LINGER_SECONDS)
+        self._resume_reading()
 
     def _close(self) -> None:
         if self._closing:
@@ -540,6 +432,10 @@ class Connection(asyncio.Protocol):
         if self._reading_paused and self._transport is not None:
             self._reading_paused = False
             self._transport.resume_reading()
+
+
+def _too_large(limit: int) -> str:
+    return f"the body is above {limit} bytes"
 
 
 def _is_plain_path(path: str) -> bool:

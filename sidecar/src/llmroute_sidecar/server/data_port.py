@@ -1,6 +1,7 @@
 """The data port: which path goes where, and the listening socket with its drain.
 
-Proxied POSTs go to the pipeline; the small endpoints are answered on the spot; everything else is refused by the error table.
+Proxied POSTs go to the pipeline; the small endpoints are answered on the spot; everything else is refused by the
+error table.
 """
 
 import asyncio
@@ -10,7 +11,8 @@ from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
 from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.server import endpoints
-from llmroute_sidecar.server.connection import Connection, ServerLimits, Turn
+from llmroute_sidecar.server.connection import Connection, ServerLimits
+from llmroute_sidecar.server.turn import Turn
 from llmroute_sidecar.telemetry.metrics import Metrics
 
 _KNOWN_POSTS = frozenset(
@@ -72,11 +74,13 @@ class DataPort:
             return path
         return "/v1/*" if method == "POST" and path.startswith("/v1/") else "other"
 
-    def open(self, call: Call) -> Answer | None:
+    def begin(self, call: Call) -> None:
+        self._gateway.begin(call)
+
+    def screen(self, call: Call) -> Answer | None:
         if call.path in self._open_endpoints:
-            self._gateway.open_free(call)
             return None
-        refused = self._gateway.open(call)
+        refused = self._gateway.screen(call)
         if refused is not None:
             return refused
         if call.method == "POST" and call.path.startswith("/v1/") and call.path not in ("/v1/models", "/v1/"):

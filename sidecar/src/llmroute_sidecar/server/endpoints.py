@@ -1,4 +1,5 @@
-"""The small endpoints of the data port, as functions from the gateway's state to an answer. The admin app serves them too."""
+"""The small endpoints of the data port, as functions from the gateway's state to an answer. The admin app serves them
+too."""
 
 import time
 
@@ -66,7 +67,8 @@ def metrics(registry: Metrics) -> Answer:
 
 
 def models(gateway: Gateway, call: Call) -> Answer:
-    """What this client may use, in the shape of OpenAI's `GET /v1/models`. Prefix entries are no names and not listed."""
+    """What this client may use, in the shape of OpenAI's `GET /v1/models`. Prefix entries are no names and not
+    listed."""
     serving = gateway.serving
     assert serving is not None  # Gateway.open has refused otherwise
     snapshot = serving.snapshot

@@ -1,7 +1,7 @@
 """The gateway's Prometheus metrics: names, labels and buckets in one place.
 
-Label values are bounded: `path` is a route's template, `model` only a configured name (else `other`), `upstream` a configured
-name. The first eight are the seed's, exactly; docs/metrics.md lists all.
+Label values are bounded: `path` is a route's template, `model` only a configured name (else `other`), `upstream` a
+configured name. The first eight are the seed's, exactly; docs/metrics.md lists all.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +18,8 @@ BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Metrics:
-    """One registry with everything this process tells. Children are kept by label values: looking one up costs more than
-    counting."""
+    """One registry with everything this process tells. Children are kept by label values: looking one up costs more
+    than counting."""
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()

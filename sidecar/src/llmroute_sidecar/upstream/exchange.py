@@ -1,7 +1,8 @@
 """One request to an upstream and its answer, as the attempt engine sees it: the same for HTTP and for mock upstreams.
 
-Owns the vocabulary only. An exchange is made by an upstream's `open()`, is driven by one task, and ends in exactly one of
-`release()` (the answer was read to its end; the connection may serve again) and `abort()` (anything else: it is closed).
+Owns the vocabulary only. An exchange is made by an upstream's `open()`, is driven by one task, and ends in exactly
+one of `release()` (the answer was read to its end; the connection may serve again) and `abort()` (anything else: it
+is closed).
 """
 
 from collections.abc import Callable
@@ -27,7 +28,8 @@ BrokenReason = Literal[
 
 
 class UpstreamBroken(Exception):
-    """The exchange came to nothing. `reason` is a word that may be told to clients: it names no host and no internals."""
+    """The exchange came to nothing. `reason` is a word that may be told to clients: it names no host and no
+    internals."""
 
     def __init__(self, reason: BrokenReason, *, unanswered: bool = False) -> None:
         super().__init__(reason)
@@ -48,7 +50,8 @@ class OutgoingRequest:
 
 
 class Sink(Protocol):
-    """Where a relayed answer goes: a client's connection. Writes never block; `paused` says when to stop for a while."""
+    """Where a relayed answer goes: a client's connection. Writes never block; `paused` says when to stop for a
+    while."""
 
     @property
     def paused(self) -> bool: ...
@@ -72,16 +75,16 @@ class Exchange(Protocol):
     async def advance(self, deadline: float, reason: BrokenReason) -> None:
         """Waits until the head is there, or the buffer has grown, or the body is complete.
 
-        `deadline` is a time of the loop's clock; past it UpstreamBroken(reason) is raised, as it is when the upstream fails.
-        Returns at once where there is news that the caller has not seen.
+        `deadline` is a time of the loop's clock; past it UpstreamBroken(reason) is raised, as it is when the upstream
+        fails. Returns at once where there is news that the caller has not seen.
         """
         ...
 
     async def relay(self, sink: Sink, idle: float, deadline: float) -> None:
         """Hands the buffer and all that follows to `sink` until the body is complete.
 
-        A paused sink holds back the upstream. `idle` bounds the silence between two pieces, in seconds, while the sink is
-        not paused. Raises UpstreamBroken.
+        A paused sink holds back the upstream. `idle` bounds the silence between two pieces, in seconds, while the
+        sink is not paused. Raises UpstreamBroken.
         """
         ...
 

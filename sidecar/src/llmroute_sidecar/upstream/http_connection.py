@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection to an upstream: sends a request, parses the answer, relays its body.
 
-Written on asyncio's protocols and httptools, since each layer between the socket and the client costs throughput on every
-request (docs/performance.md has the measurements). Knows nothing of pools (`pool.py`) and of what an answer means (`pipeline/`).
+Written on asyncio's protocols and httptools, since each layer between the socket and the client costs throughput on
+every request (docs/performance.md has the measurements). Knows nothing of pools (`pool.py`) and of what an answer
+means (`pipeline/`).
 """
 
 import asyncio
@@ -31,6 +32,7 @@ class HttpConnection(asyncio.Protocol):
         self._failure: BrokenReason | None = None
         self._head_bytes = 0
         self._head_done = False
+        self._head_told = False
         self._until_close = False
         self._news = False
         self._reading_paused = False
@@ -60,6 +62,7 @@ class HttpConnection(asyncio.Protocol):
         self._failure = None
         self._head_bytes = 0
         self._head_done = False
+        self._head_told = False
         self._until_close = False
         self._news = False
         self._parser = httptools.HttpResponseParser(self)
@@ -78,6 +81,10 @@ class HttpConnection(asyncio.Protocol):
             self._resume_reading()
             await self._wait(deadline, reason)
         self._news = False
+        if self.status and not self._head_told:
+            self._head_told = True  # whatever came after it in the same breath is told next
+            self._news = self._failure is not None or bool(self.buffer)
+            return
         if self._failure is not None and not self.complete:
             raise self._broken()
 

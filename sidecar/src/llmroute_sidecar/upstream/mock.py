@@ -1,8 +1,8 @@
 """`mock://` upstreams: answer like a model without one, for first steps, demos and tests.
 
-`mock://local?latency=200ms&tokens=40&gap=20ms&fail=0.1&status=429`: wait `latency`, then answer with `tokens` words; streamed
-answers come in pieces, `gap` apart. A share `fail` of the calls fails: with `status` where it is given, else by breaking off.
-`mock://fail` fails always. Answers are told to be mock ones by their text.
+`mock://local?latency=200ms&tokens=40&gap=20ms&fail=0.1&status=429`: wait `latency`, then answer with `tokens` words;
+streamed answers come in pieces, `gap` apart. A share `fail` of the calls fails: with `status` where it is given, else
+by breaking off. `mock://fail` fails always. Answers are told to be mock ones by their text.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from llmroute_contract.scalars import UpstreamUrl, parse_duration
 from llmroute_sidecar.upstream.exchange import BrokenReason, Headers, OutgoingRequest, Sink, UpstreamBroken
 
-_WORDS = "This answer comes from a mock upstream of llmroute so no model was asked and nothing was spent".split()
+_WORDS = ("This answer comes from a mock upstream of llmroute so no model was asked and nothing was spent").split()  # noqa: SIM905 - a sentence reads better than a list
 MAX_TOKENS = 100_000
 
 

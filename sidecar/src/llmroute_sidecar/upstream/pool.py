@@ -1,7 +1,7 @@
 """The connections to one HTTP upstream: kept for reuse, bounded in number, never reused after anything went wrong.
 
-A caller that is cancelled while it waits gives its place back at once; one that is cancelled in an exchange has its connection
-closed (httpcore's issue 1093 is what happens otherwise: slots leak for good).
+A caller that is cancelled while it waits gives its place back at once; one that is cancelled in an exchange has its
+connection closed (httpcore's issue 1093 is what happens otherwise: slots leak for good).
 """
 
 import asyncio
@@ -15,7 +15,8 @@ from llmroute_sidecar.upstream.http_connection import HttpConnection
 from llmroute_sidecar.upstream.tls import client_context
 
 IDLE_SECONDS = 55.0
-"""How long an unused connection is kept. Most providers close theirs after 60 s or more; closing first avoids the race."""
+"""How long an unused connection is kept. Most providers close theirs after 60 s or more; closing first avoids the
+race."""
 
 
 class HttpCaller:

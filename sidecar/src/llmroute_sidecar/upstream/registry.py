@@ -19,7 +19,8 @@ from llmroute_sidecar.upstream.pool import HttpCaller
 
 @dataclass(frozen=True, slots=True)
 class LiveUpstream:
-    """An upstream's configuration with its running parts. `caller` is None where it cannot be called: `unavailable` says why."""
+    """An upstream's configuration with its running parts. `caller` is None where it cannot be called: `unavailable`
+    says why."""
 
     config: Upstream
     breaker: Breaker
@@ -30,7 +31,8 @@ class LiveUpstream:
 def adopt(
     previous: Mapping[str, LiveUpstream], snapshot: Snapshot, loop: asyncio.AbstractEventLoop
 ) -> dict[str, LiveUpstream]:
-    """The live upstreams of `snapshot`, with what can be carried over from `previous`; closes what is not needed any more."""
+    """The live upstreams of `snapshot`, with what can be carried over from `previous`; closes what is not needed any
+    more."""
     live = {config.id: _adopt(previous.get(config.id), config, loop) for config in snapshot.upstreams.values()}
     kept = {id(upstream.caller) for upstream in live.values()}
     for old in previous.values():

@@ -1,0 +1,71 @@
+"""Closed-loop load by wrk: what is posted, and wrk's own count of what came back."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contenders import CLIENT_KEY, MODEL
+from bench.provision import find
+
+PATH = "/v1/chat/completions"
+_SCRIPT = Path(__file__).with_name("post.lua")
+_MESSAGES = [
+    {"role": "system", "content": "You are a helpful assistant that answers in one sentence."},
+    {"role": "user", "content": "What does a gateway do, and why would a team want one before its language models?"},
+]
+PLAIN = json.dumps({"model": MODEL, "messages": _MESSAGES, "temperature": 0.2, "max_tokens": 128})
+
+
+class Failed(Exception):
+    """The load could not be put on, or what came back is no measurement."""
+
+
+def streaming(chunks: int, gap_ms: float = 0) -> str:
+    """The body that asks the stand-in for a stream (`upstream.py` says how it is read)."""
+    asked = {"model": MODEL, "messages": _MESSAGES, "max_tokens": chunks, "stream": True}
+    return json.dumps({**asked, "metadata": {"gap_ms": f"{gap_ms:g}"}})
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    answers: int
+    """Those with a status below 400."""
+    errors: int
+    seconds: float
+    bytes: int
+    p50_us: float
+    p99_us: float
+
+
+def wrk(port: int, connections: int, seconds: float, body: str) -> Load:
+    """Raises Failed where wrk does, or where nothing but errors came back."""
+    program = find("wrk")
+    if program is None:
+        raise Failed("wrk is not installed")
+    done = subprocess.run(
+        [
+            *(program, "--threads", "1", "--connections", str(connections), "--duration", f"{max(round(seconds), 1)}s"),
+            *("--timeout", "5s", "--script", str(_SCRIPT), f"http://127.0.0.1:{port}{PATH}"),
+        ],
+        env={**os.environ, "BENCH_BODY": body, "BENCH_KEY": CLIENT_KEY},
+        capture_output=True,
+        text=True,
+        timeout=seconds + 20,
+    )
+    line = done.stdout.strip().rpartition("\n")[2]
+    if done.returncode != 0 or not line.startswith("{"):
+        raise Failed(f"wrk: {(done.stderr or done.stdout).strip()[-200:]}")
+    told = json.loads(line)
+    load = Load(
+        answers=told["requests"] - told["refused"],
+        errors=told["refused"] + told["broken"],
+        seconds=told["duration_us"] / 1e6,
+        bytes=told["bytes"],
+        p50_us=told["p50_us"],
+        p99_us=told["p99_us"],
+    )
+    if load.answers <= 0:
+        raise Failed(f"no answer but errors: {told['refused']} refused, {told['broken']} broken")
+    return load

@@ -1,0 +1,111 @@
+"""LLMRoute manifests as a source: a laptop's way to the same compiled files that the controller writes.
+
+Compiles on each read, with the compiler that the controller uses; a route that is refused stays as it was last
+accepted, and the others update. What cannot be laid at one route's door (no YAML, no file) fails the reading as a
+whole.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+
+from llmroute_contract import compiled as c
+from llmroute_contract.compile import compile_gateway
+from llmroute_sidecar.config.documents import FILE_MAX_BYTES, Documents, GatewayId, read_documents, yaml_files
+from llmroute_sidecar.config.files import Contents, Unusable, secrets_paths
+from llmroute_sidecar.config.secrets import DirectorySecrets, ManifestSecrets
+from llmroute_sidecar.config.source import Reading, SourceError
+
+_TOLD = 20
+
+
+class ManifestSource:
+    """One gateway of the LLMRoutes in files. Secrets come from the files too, else from `secrets_dir`."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        gateway: str | None = None,
+        namespace: str | None = None,
+        secrets_dir: Path | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`gateway` and `namespace` choose, where the files hold several; `namespace` is also that of routes without
+        one.
+        """
+        self._paths = tuple(paths)
+        self._gateway = gateway
+        self._namespace = namespace
+        self._secrets_dir = secrets_dir
+        self._contents = Contents(FILE_MAX_BYTES, now_ns)
+        self._last_accepted: dict[str, c.CompiledRoute] = {}
+
+    def fingerprint(self) -> Hashable:
+        try:
+            files = yaml_files(self._paths)
+        except (FileNotFoundError, Unusable):
+            files = []
+        secrets = secrets_paths(self._secrets_dir) if self._secrets_dir is not None else ()
+        return self._contents.fingerprint([*self._paths, *files, *secrets])
+
+    def read(self) -> Reading:
+        documents = read_documents(self._paths, self._namespace)
+        if documents.problems:
+            raise SourceError(_told(list(map(str, documents.problems))))
+        chosen = choose_gateway(documents, self._gateway, self._namespace)
+        routes = documents.gateways()[chosen]
+        compilation = compile_gateway(*chosen, [route.source(self._last_accepted.get(route.name)) for route in routes])
+        problems = [
+            str(route.finding(problem)) for route in routes for problem in compilation.verdicts[route.name].problems
+        ]
+        index = c.decode(compilation.files[c.GATEWAY_FILE], c.CompiledGateway)
+        if problems and not index.routes:
+            raise SourceError(_told(problems))
+        self._last_accepted = {
+            entry.name: c.decode(compilation.files[entry.file], c.CompiledRoute) for entry in index.routes
+        }
+        secrets = _Secrets(documents.secrets_of(chosen[0]), self._secrets_dir)
+        return Reading(compilation.files, secrets, tuple(problems))
+
+
+def choose_gateway(documents: Documents, gateway: str | None, namespace: str | None) -> GatewayId:
+    """The one gateway that is meant. Raises SourceError, naming those there are."""
+    found = [
+        there
+        for there in documents.gateways()
+        if (namespace is None or there[0] == namespace) and (gateway is None or there[1] == gateway)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(f"{name} in namespace {space}" for space, name in found)
+        raise SourceError(f"there are several gateways; choose one with --gateway or --namespace: {listed}")
+    if documents.routes:
+        listed = ", ".join(f"{name} in namespace {space}" for space, name in documents.gateways())
+        raise SourceError(f"no LLMRoute is of the gateway asked for; there are those of {listed}")
+    raise SourceError("there is no LLMRoute in these files")
+
+
+def _told(problems: Sequence[str]) -> str:
+    more = f"; and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
+    return "; ".join(problems[:_TOLD]) + more
+
+
+class _Secrets:
+    """`snapshot.Secrets`: those of the files, and of a directory what they do not hold."""
+
+    def __init__(self, given: Mapping[str, Mapping[str, bytes]], directory: Path | None) -> None:
+        self._given = ManifestSecrets(given)
+        self._mounted = DirectorySecrets(directory) if directory is not None else None
+
+    def read(self, secret: str, key: str) -> bytes | None:
+        entries = self._given.entries(secret)
+        if entries is not None:
+            return entries.get(key)
+        return self._mounted.read(secret, key) if self._mounted is not None else None
+
+    def entries(self, secret: str) -> Mapping[str, bytes] | None:
+        entries = self._given.entries(secret)
+        if entries is None and self._mounted is not None:
+            return self._mounted.entries(secret)
+        return entries

@@ -1,0 +1,203 @@
+"""What failures of upstreams come to: fallbacks, breakers, rests, and what the client is told when nobody served."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway_process import running, spec, upstream
+from tests.provider import (
+    END,
+    STREAM_HEAD,
+    Behaviour,
+    answers,
+    chunk,
+    closes_after,
+    completion,
+    event,
+    providing,
+    response,
+)
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.server
+HELLO = {"model": "gpt", "messages": []}
+QUICK = {"connect": "500ms", "firstToken": "300ms", "idle": "300ms", "request": "5s"}
+
+
+async def silent(_: object, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+def route(bad: str, good: str, **of_bad: Any) -> dict[str, Any]:
+    return spec(
+        bad,
+        upstreams=[upstream("bad", bad, timeouts=QUICK, **of_bad), upstream("good", good)],
+        models=[
+            {"name": "gpt", "targets": [{"upstream": "bad"}], "fallbacks": ["spare"]},
+            {"name": "spare", "targets": [{"upstream": "good"}]},
+            {"name": "alone", "targets": [{"upstream": "bad"}]},
+        ],
+    )
+
+
+ERROR_EVENT = b'data: {"error":{"message":"overloaded","type":"server_error"}}\n\n'
+FAILURES: dict[str, tuple[Behaviour, str, int | None]] = {
+    "500": (answers(response(500, b"{}")), "server_error", 500),
+    "503": (answers(response(503, b"{}")), "server_error", 503),
+    "408": (answers(response(408, b"{}")), "server_error", 408),
+    "429": (answers(response(429, b"{}")), "throttled", 429),
+    "401": (answers(response(401, b'{"error":{"message":"sk-secret is wrong"}}')), "credential_refused", 401),
+    "403": (answers(response(403, b"{}")), "credential_refused", 403),
+    "redirect": (answers(response(302, b"", "location: http://169.254.169.254/")), "redirected", 302),
+    "silence": (silent, "first_token_timeout", None),
+    "closed at once": (closes_after(b""), "connection_lost", None),
+    "cut inside the head": (closes_after(b"HTTP/1.1 200 OK\r\ncontent-ty"), "connection_lost", None),
+    "not HTTP": (answers(b"SSH-2.0-OpenSSH\r\n\r\n"), "bad_response", None),
+    "an endless head": (answers(b"HTTP/1.1 200 OK\r\n" + b"x-filler: 0123456789\r\n" * 10_000), "bad_response", None),
+    "cut inside the body": (closes_after(response(200, completion())[:-20]), "connection_lost", 200),
+    "a malformed chunk": (answers(STREAM_HEAD + b"zz\r\nnothing\r\n"), "bad_response", 200),
+    "a stream that begins with an error": (answers(STREAM_HEAD + chunk(ERROR_EVENT) + END), "error_event", 200),
+    "a stream cut before its content": (
+        closes_after(STREAM_HEAD + chunk(event("")[:-2].replace(b'"content": ""', b'"role": "assistant"') + b"\n\n")),
+        "connection_lost",
+        200,
+    ),
+    "an empty stream": (answers(STREAM_HEAD + chunk(b": ping\n\n") + END), "error_event", 200),
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_before_the_first_content_falls_back(tmp_path: Path, failure: str, streamed: bool) -> None:
+    behaviour, reason, status = FAILURES[failure]
+    with (
+        providing(behaviour) as bad,
+        providing() as good,
+        running(tmp_path, {"chat": route(bad.url, good.url)}) as gateway,
+    ):
+        answer = gateway.post({**HELLO, "stream": streamed})
+        assert answer.status_code == 200
+        assert answer.headers["x-fallback-model"] == "spare"
+        assert ("[DONE]" in answer.text) is streamed
+        assert gateway.metric("gateway_fallback_used_total", from_model="gpt", to_model="spare") == 1
+
+        alone = gateway.post({**HELLO, "model": "alone", "stream": streamed})
+        if reason == "throttled":
+            assert alone.status_code == 503  # it rests since the first call
+            assert alone.json()["error"]["code"] == "circuit_open"
+        else:
+            assert alone.status_code == 502
+            assert alone.json()["error"]["code"] == "upstream_failed"
+            assert alone.json()["error"]["attempts"] == [
+                {"model": "alone", "upstream": "bad", "reason": reason, "status": status}
+            ]
+            assert alone.headers["x-should-retry"] == "false"
+        assert "secret" not in alone.text
+        assert "127.0.0.1" not in alone.text
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
+def test_the_clients_mistake_is_handed_back_as_it_is(tmp_path: Path, status: int) -> None:
+    mistake = response(status, b'{"error":{"message":"your fault"}}')
+    with providing(answers(mistake)) as bad, providing() as good:
+        with running(tmp_path, {"chat": route(bad.url, good.url)}) as gateway:
+            answer = gateway.post(HELLO)
+            assert answer.status_code == status
+            assert answer.json() == {"error": {"message": "your fault"}}
+            assert answer.headers["x-llmroute-origin"] == "upstream"
+            assert "x-fallback-model" not in answer.headers
+            breaker = gateway.get("/v1/circuit-breakers").json()["circuit_breakers"][0]
+            assert breaker["consecutive_failures"] == 0
+
+
+def test_a_refused_connection_and_an_unknown_host_fall_back(tmp_path: Path) -> None:
+    with providing() as good:
+        for number, (url, reason) in enumerate(
+            [("http://127.0.0.1:1", "connect_failed"), ("http://no-such-host.invalid", "dns_failed")]
+        ):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            with running(folder, {"chat": route(url, good.url)}) as gateway:
+                assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
+                attempts = gateway.post({**HELLO, "model": "alone"}).json()["error"]["attempts"]
+                assert [attempt["reason"] for attempt in attempts] == [reason]
+
+
+def test_the_breaker_opens_rests_and_lets_one_probe_through(tmp_path: Path) -> None:
+    with providing(answers(response(500, b"{}"))) as bad, providing() as good:
+        chat = route(bad.url, good.url, breaker={"maxFailures": 3, "reset": "300ms"})
+        with running(tmp_path, {"chat": chat}) as gateway:
+            for _ in range(3):
+                assert gateway.post({**HELLO, "model": "alone"}).status_code == 502
+            refused = gateway.post({**HELLO, "model": "alone"})
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "circuit_open"
+            assert int(refused.headers["retry-after"]) >= 1
+            assert len(bad.requests) == 3
+            assert gateway.metric("gateway_circuit_open_total", upstream="bad") == 1
+            assert gateway.metric("llmroute_breaker_state", upstream="bad") == 2
+            bad.behaviour = answers(response(200, completion()))
+            wait_until(
+                lambda: gateway.post({**HELLO, "model": "alone"}).status_code == 200, "the probe after the reset"
+            )
+            breaker = gateway.get("/v1/circuit-breakers").json()["circuit_breakers"][0]
+            assert breaker["state"] == "closed"
+
+
+def test_a_throttled_upstream_rests_for_as_long_as_it_asked(tmp_path: Path) -> None:
+    with providing(answers(response(429, b"{}", "retry-after: 120"))) as bad, providing() as good:
+        with running(tmp_path, {"chat": route(bad.url, good.url)}) as gateway:
+            assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
+            assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
+            assert len(bad.requests) == 1
+            refused = gateway.post({**HELLO, "model": "alone"})
+            assert refused.status_code == 503
+            assert 100 < int(refused.headers["retry-after"]) <= 120
+
+
+def test_a_kept_connection_that_died_unseen_is_replaced(tmp_path: Path) -> None:
+    """The provider closes after each answer without saying so: no call may fail for it, and none is sent twice."""
+
+    async def close_behind(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(200, completion()))
+        await writer.drain()
+        writer.close()
+
+    with providing(close_behind) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
+        for _ in range(30):
+            assert gateway.post(HELLO).status_code == 200
+        assert len(provider.requests) == 30
+
+
+def test_retries_are_made_as_the_model_says(tmp_path: Path) -> None:
+    outcomes = iter([500, 500, 200])
+
+    async def sometimes(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(next(outcomes), completion()))
+
+    with providing(sometimes) as provider:
+        chat = spec(provider.url)
+        chat["models"][0]["retry"] = {"attempts": 3, "backoff": "1ms"}
+        with running(tmp_path, {"chat": chat}) as gateway:
+            assert gateway.post(HELLO).status_code == 200
+            assert len(provider.requests) == 3
+
+
+def test_a_missing_credential_takes_out_only_its_upstream(tmp_path: Path) -> None:
+    with providing() as bad, providing() as good:
+        chat = route(bad.url, good.url, credential={"secretRef": {"name": "not-there", "key": "api-key"}})
+        with running(tmp_path, {"chat": chat}) as gateway:
+            assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
+            assert not bad.requests
+            status = gateway.status()
+            assert "Secret 'not-there'" in status["missing_secrets"][0]
+            assert status["unavailable_upstreams"] == [
+                {"route": "chat", "upstream": "bad", "reason": "credential_missing"}
+            ]
+            (tmp_path / "secrets" / "not-there").mkdir()
+            (tmp_path / "secrets" / "not-there" / "api-key").write_text("sk-late")
+            wait_until(lambda: not gateway.status()["missing_secrets"], "the late Secret to be seen")
+            assert "x-fallback-model" not in gateway.post(HELLO).headers
+            assert bad.requests[-1].headers["authorization"] == "Bearer sk-late"
