@@ -1,44 +1,43 @@
 """compile(routes) -> the configuration of one gateway, and a verdict on each route. Pure and order-free.
 
-How it decides, in this order:
-1. Each route is checked alone, then against the gateway's other routes. A refusing problem (`references.REFUSING`)
-keeps its new
-   generation out; the last accepted compilation, where there is one, stays in its stead, byte for byte.
-2. Routes are ranked by age: creation time, then name. Of two that name the same model (or both a default upstream) the
-   older keeps it; the other is served without it, and told so.
-3. What would burst the ConfigMap is refused, youngest first; a route that was served before stays as it was.
-Same routes, whatever their order: same bytes.
+Theory of operation
+===================
+
+Routes are ranked by age: creation time, then name. Each has up to two forms: its new generation, and the one last
+accepted, which is served instead where the new one is refused, byte for byte. Then, until nothing more is refused:
+
+1. *References.* A new generation that does not hold in itself is refused. So is one whose fallback no served model
+   fits: refusing one route takes its models away, which may leave another's fallback unknown. Where fallbacks lead
+   round in a circle, the route that closed it is refused: the youngest of those whose step was not accepted before.
+2. *Conflicts.* Of two routes that name the same model (or both a default upstream) the older keeps it; the other is
+   served without it, and told so. This settles the last accepted forms too.
+3. *Size.* What was accepted before keeps its place in the ConfigMap; the room that is left goes to new generations,
+   older routes first. One that does not fit is refused, and 1 and 2 are looked at anew.
+
+Each round refuses a new generation that was not refused before, so it ends; all that is iterated over is sorted by
+rank, so that the same routes make the same bytes, whatever their order. What was accepted names only what is served;
+a last accepted form may name a model that has gone since, and a gateway passes over such a fallback.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import msgspec
 
 from llmroute_contract import compiled as c
-from llmroute_contract.llmroute import LLMRouteSpec, Upstream
+from llmroute_contract.compile_one import compile_route, inactive_fields
+from llmroute_contract.draft import Draft, RouteSource, age_of, owners_of
+from llmroute_contract.fallbacks import refuse_bad_fallbacks
+from llmroute_contract.llmroute import LLMRouteSpec
 from llmroute_contract.problem import Problem
 from llmroute_contract.references import (
-    REFUSING,
     ModelFinder,
-    check_client_models,
-    check_fallbacks,
     check_route,
+    unknown_models,
 )
 
-DEFAULT_WINDOW = 60.0  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class RouteSource:
-    """One route as it stands: its typed spec, or why it has none."""
-
-    name: str
-    spec: LLMRouteSpec | tuple[Problem, ...]
-    generation: int = 0
-    created: datetime | None = None  # None: younger than all that have one
-    last_accepted: c.CompiledRoute | None = None
+INDEX_ENTRY_BYTES = 512
+"""More than a route's entry in `gateway.json` can take, and than the rest of that file does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,241 +60,172 @@ class Compilation:
 
 
 @dataclass(slots=True)
-class _Draft:
-    source: RouteSource
-    compiled: c.CompiledRoute | None
-    problems: list[Problem]
-    inactive: tuple[str, ...] = ()
+class _Settled:
+    """A draft's route without what belongs to older ones. `told` are the problems that do not refuse it."""
+
+    draft: Draft
+    route: c.CompiledRoute
+    told: list[Problem]
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + INDEX_ENTRY_BYTES
 
 
 def compile_gateway(namespace: str, gateway: str, sources: Iterable[RouteSource]) -> Compilation:
     """The files of `gateway` and a verdict on each of `sources` (all of its routes, in any order)."""
-    drafts = [_draft(namespace, gateway, source) for source in sorted(sources, key=_age)]
-    _refuse_bad_fallbacks(drafts)
-    _settle_conflicts(drafts)
-    _tell_unknown_client_models(drafts)
-    served = _within_size(namespace, gateway, drafts)
-    files = c.gateway_files(namespace, gateway, served)
+    drafts = [_draft(namespace, gateway, source) for source in sorted(sources, key=age_of)]
+    refused = True
+    settled: list[_Settled] = []
+    while refused:
+        refuse_bad_fallbacks(drafts)
+        settled = _settle_conflicts(drafts)
+        refused = _refuse_what_does_not_fit(gateway, settled)
+    served = _within_size(settled)
+    _tell_unknown_models(served)
+    files = c.gateway_files(namespace, gateway, [(one.route, one.data) for one in served])
     revision = c.decode(files[c.GATEWAY_FILE], c.CompiledGateway).revision
-    serving = {route.name: route.generation for route, _ in served}
-    return Compilation(revision, files, {draft.source.name: _verdict(draft, serving) for draft in drafts})
+    return Compilation(revision, files, _verdicts(drafts, settled, served))
 
 
-def _age(source: RouteSource) -> tuple[datetime, str]:
-    return (source.created or datetime.max.replace(tzinfo=UTC), source.name)
+def _draft(namespace: str, gateway: str, source: RouteSource) -> Draft:
+    problems = source.spec if isinstance(source.spec, tuple) else check_route(source.spec)
+    if problems or isinstance(source.spec, tuple):
+        return Draft(source, None, list(problems))
+    return Draft(source, compile_route(namespace, gateway, source.name, source.generation, source.spec), [])
 
 
-def _verdict(draft: _Draft, serving: Mapping[str, int]) -> Verdict:
-    return Verdict(
-        accepted=not any(problem.reason != "UnknownModel" for problem in draft.problems),
-        problems=tuple(draft.problems),
-        serving=serving.get(draft.source.name),
-        inactive=draft.inactive,
+def _verdicts(
+    drafts: Sequence[Draft], settled: Sequence[_Settled], served: Sequence[_Settled]
+) -> Mapping[str, Verdict]:
+    told = {one.draft.name: one.told for one in settled}
+    serving = {one.draft.name: one.route.generation for one in served}
+    verdicts = {}
+    for draft in drafts:
+        problems = (*draft.refusals, *told.get(draft.name, ()))
+        spec = draft.source.spec
+        verdicts[draft.name] = Verdict(
+            accepted=all(problem.reason == "UnknownModel" for problem in problems),
+            problems=problems,
+            serving=serving.get(draft.name),
+            inactive=() if draft.refusals or isinstance(spec, tuple) else inactive_fields(spec),
+        )
+    return verdicts
+
+
+# --- conflicts
+
+
+def _settle_conflicts(drafts: Sequence[Draft]) -> list[_Settled]:
+    owners = owners_of(drafts)
+    default_owner: str | None = None
+    settled = []
+    for draft in drafts:
+        route = draft.route
+        if route is None:
+            continue
+        kept, told = [], []
+        for index, model in enumerate(route.models):
+            owner = owners[model.name].draft
+            if owner is draft:
+                kept.append(model)
+            else:
+                told.append(_model_conflict(index, model.name, owner.name))
+        default = route.default_upstream
+        if default is not None and default_owner is not None:
+            told.append(_default_conflict(default_owner))
+            default = None
+        elif default is not None:
+            default_owner = draft.name
+        if told:
+            route = msgspec.structs.replace(route, models=tuple(kept), default_upstream=default)
+        settled.append(_Settled(draft, route, told, c.encode(route)))
+    return settled
+
+
+def _model_conflict(index: int, model: str, owner: str) -> Problem:
+    return Problem(
+        f"spec.models[{index}].name",
+        "ModelConflict",
+        f"model {model!r} belongs to the older route {owner!r}; the other models of this route are served",
     )
 
 
-def _draft(namespace: str, gateway: str, source: RouteSource) -> _Draft:
-    if isinstance(source.spec, tuple):
-        return _Draft(source, source.last_accepted, list(source.spec))
-    problems = check_route(source.spec)
-    if problems:
-        return _Draft(source, source.last_accepted, list(problems))
-    route = compile_route(namespace, gateway, source.name, source.generation, source.spec)
-    return _Draft(source, route, [], inactive_fields(source.spec))
+def _default_conflict(owner: str) -> Problem:
+    return Problem(
+        "spec.defaultUpstream",
+        "DefaultUpstreamConflict",
+        f"the default upstream is set by the older route {owner!r}; the models of this route are served",
+    )
 
 
-def _claims(drafts: Sequence[_Draft]) -> dict[str, tuple[str, ...]]:
-    """Every model of the gateway with its fallbacks; the older route's where two name the same."""
-    claims: dict[str, tuple[str, ...]] = {}
-    for draft in drafts:
-        for model in draft.compiled.models if draft.compiled else ():
-            claims.setdefault(model.name, model.fallbacks)
-    return claims
+# --- size
 
 
-def _refuse_bad_fallbacks(drafts: Sequence[_Draft]) -> None:
-    """A route that is refused takes its models away (or brings older ones back), which may leave another's fallback
-    unknown: so from the top, until nothing more is refused. Each round refuses at least one route."""
-    refused = True
-    while refused:
-        refused = False
-        claims = _claims(drafts)
-        for draft in drafts:
-            if draft.problems or isinstance(draft.source.spec, tuple):
-                continue
-            problems = check_fallbacks(draft.source.spec, claims)
-            if problems:
-                draft.problems += problems
-                draft.compiled = draft.source.last_accepted
-                refused = True
-
-
-def _settle_conflicts(drafts: Sequence[_Draft]) -> None:
-    owners: dict[str, str] = {}
-    default_owner: str | None = None
-    for draft in drafts:
-        if draft.compiled is None:
+def _refuse_what_does_not_fit(gateway: str, settled: Sequence[_Settled]) -> bool:
+    """Whether any was refused."""
+    room = _room()
+    if sum(one.size for one in settled) <= room:
+        return False
+    # What was accepted before has its place; a new generation that is smaller gives some of it away.
+    growth = [one.size - _size_before(one.draft) for one in settled]
+    room -= sum(_size_before(one.draft) for one in settled) + sum(grown for grown in growth if grown < 0)
+    refused = False
+    for one, grown in zip(settled, growth, strict=True):
+        if one.draft.refusals or grown <= 0:
             continue
-        route = draft.compiled
-        kept = []
-        for index, model in enumerate(route.models):
-            owner = owners.setdefault(model.name, draft.source.name)
-            if owner == draft.source.name:
-                kept.append(model)
-            else:
-                draft.problems.append(
-                    Problem(
-                        f"spec.models[{index}].name",
-                        "ModelConflict",
-                        f"model {model.name!r} belongs to the older route {owner!r}; the other models of this route are served",
-                    )
-                )
-        default = route.default_upstream
-        if default is not None and default_owner is not None:
-            draft.problems.append(
-                Problem(
-                    "spec.defaultUpstream",
-                    "DefaultUpstreamConflict",
-                    f"the default upstream is set by the older route {default_owner!r}; the models of this route are served",
-                )
-            )
-            default = None
-        elif default is not None:
-            default_owner = draft.source.name
-        if len(kept) != len(route.models) or default != route.default_upstream:
-            draft.compiled = msgspec.structs.replace(route, models=tuple(kept), default_upstream=default)
+        if grown <= room:
+            room -= grown
+        else:
+            one.draft.refusals.append(_too_large(gateway, len(one.data), grown - max(room, 0)))
+            refused = True
+    return refused
 
 
-def _tell_unknown_client_models(drafts: Sequence[_Draft]) -> None:
-    models = tuple(_claims(drafts))
-    for draft in drafts:
-        if isinstance(draft.source.spec, LLMRouteSpec) and not any(p.reason in REFUSING for p in draft.problems):
-            draft.problems += check_client_models(draft.source.spec, models)
+def _room() -> int:
+    return c.CONFIGMAP_MAX_BYTES - INDEX_ENTRY_BYTES
 
 
-def _within_size(namespace: str, gateway: str, drafts: Sequence[_Draft]) -> list[tuple[c.CompiledRoute, bytes]]:
-    room = c.CONFIGMAP_MAX_BYTES - 512
-    served: list[tuple[c.CompiledRoute, bytes]] = []
-    for draft in drafts:
-        if draft.compiled is None:
-            continue
-        data = c.encode(draft.compiled)
-        size = len(data) + 512  # its entry in gateway.json
-        if size > room:
-            draft.problems.append(
-                Problem(
-                    "spec",
-                    "ConfigMapTooLarge",
-                    f"compiles to {len(data)} bytes, and the ConfigMap of gateway {gateway!r} has room for {max(room - 512, 0)}; "
-                    "split the route over several gateways",
-                )
-            )
-            draft.compiled = draft.source.last_accepted
-            data = c.encode(draft.compiled) if draft.compiled else b""
-            size = len(data) + 512
-            if draft.compiled is None or size > room:
-                draft.compiled = None
-                continue
-        room -= size
-        served.append((draft.compiled, data))
+def _size_before(draft: Draft) -> int:
+    before = draft.source.last_accepted
+    return len(c.encode(before)) + INDEX_ENTRY_BYTES if before is not None else 0
+
+
+def _too_large(gateway: str, size: int, too_much: int) -> Problem:
+    return Problem(
+        "spec",
+        "ConfigMapTooLarge",
+        f"compiles to {size} bytes, {too_much} more than the ConfigMap of gateway {gateway!r} has room for; "
+        "split the route over several gateways",
+    )
+
+
+def _within_size(settled: Sequence[_Settled]) -> list[_Settled]:
+    """All, but for the case that what was last accepted is itself too much (of a version with a larger bound, say)."""
+    room = _room()
+    served = []
+    for one in settled:
+        if one.size <= room:
+            room -= one.size
+            served.append(one)
+        else:
+            one.told.append(_too_large(one.route.gateway, len(one.data), one.size - room))
     return served
 
 
-def compile_route(namespace: str, gateway: str, name: str, generation: int, spec: LLMRouteSpec) -> c.CompiledRoute:
-    """One route, defaults filled in, ready for `compiled.encode`."""
-    auth = spec.auth
-    return c.CompiledRoute(
-        schema_version=c.SCHEMA_VERSION,
-        name=name,
-        namespace=namespace,
-        gateway=gateway,
-        generation=generation,
-        auth=c.CompiledAuth(
-            mode=auth.mode,
-            keys_secret=auth.keys_from.secret_ref.name if auth.keys_from else None,
-            clients=tuple(
-                c.CompiledClient(entry.name, tuple(entry.models) if entry.models else None, entry.expires_at)
-                for entry in auth.clients or ()
-            ),
-        ),
-        upstreams=tuple(_upstream(upstream) for upstream in spec.upstreams),
-        models=tuple(
-            c.CompiledModel(
-                name=model.name,
-                targets=tuple(c.CompiledTarget(t.upstream, t.model, t.weight) for t in model.targets),
-                fallbacks=tuple(model.fallbacks or ()),
-                retry_attempts=model.retry.attempts,
-                retry_backoff=model.retry.backoff,
-            )
-            for model in spec.models or ()
-        ),
-        default_upstream=spec.default_upstream,
-        limits=tuple(
-            c.CompiledLimit(
-                name=limit.name,
-                per=limit.per,
-                scope=limit.scope,
-                window=(limit.window or DEFAULT_WINDOW) if limit.requests or limit.tokens else None,
-                requests=limit.requests,
-                tokens=limit.tokens,
-                concurrency=limit.concurrency,
-                budget=c.CompiledBudget(limit.budget.usd, limit.budget.period) if limit.budget else None,
-            )
-            for limit in spec.limits or ()
-        ),
-        log_sample=tuple(
-            c.CompiledLogSample(rule.status, rule.client, rule.model, rule.rate)
-            for rule in (spec.logging.sample if spec.logging else ())
-        ),
-    )
+# --- what is told beside
 
 
-def _upstream(upstream: Upstream) -> c.CompiledUpstream:
-    credential = upstream.credential.secret_ref if upstream.credential else None
-    tls = upstream.tls
-    ca = tls.ca_from.secret_ref if tls and tls.ca_from else None
-    return c.CompiledUpstream(
-        name=upstream.name,
-        url=upstream.url,
-        protocol=upstream.protocol,
-        credential=c.SecretEntry(credential.name, credential.key) if credential else None,
-        tls=c.CompiledTls(
-            ca=c.SecretEntry(ca.name, ca.key) if ca else None,
-            client_cert_secret=tls.client_cert_from.secret_ref.name if tls.client_cert_from else None,
-        )
-        if tls
-        else None,
-        headers=dict(upstream.headers or {}),
-        connect_timeout=upstream.timeouts.connect,
-        first_token_timeout=upstream.timeouts.first_token,
-        idle_timeout=upstream.timeouts.idle,
-        request_timeout=upstream.timeouts.request,
-        breaker_max_failures=upstream.breaker.max_failures,
-        breaker_reset=upstream.breaker.reset,
-        pool_max_connections=upstream.pool.max_connections,
-    )
-
-
-def inactive_fields(spec: LLMRouteSpec) -> tuple[str, ...]:
-    """Fields that are carried but not acted on by this version, so that nothing is silently inactive."""
-    found = []
-    for index, limit in enumerate(spec.limits or ()):
-        for kind in ("tokens", "concurrency", "budget"):
-            if getattr(limit, kind) is not None:
-                found.append(f"spec.limits[{index}].{kind} is not enforced by this version")
-        if limit.requests is not None and limit.scope == "Gateway":
-            found.append(f"spec.limits[{index}].scope Gateway is counted in each pod by this version")
-    for index, upstream in enumerate(spec.upstreams):
-        if upstream.url.startswith("litellm://"):
-            found.append(f"spec.upstreams[{index}].url litellm:// is not served by this version")
-    for index, model in enumerate(spec.models or ()):
-        if len({target.weight for target in model.targets}) > 1:
-            found.append(
-                f"spec.models[{index}].targets weights are not applied by this version; targets are tried in order"
-            )
-    if spec.logging is not None:
-        found.append("spec.logging.sample is not applied by this version; every request is logged")
-    return tuple(found)
+def _tell_unknown_models(served: Sequence[_Settled]) -> None:
+    """Told, not refused: the route works, and the model may come yet."""
+    if any(one.route.default_upstream is not None for one in served):
+        return  # any name reaches the default upstream
+    find = ModelFinder(model.name for one in served for model in one.route.models)
+    for one in served:
+        spec = one.draft.source.spec
+        if not one.draft.refusals and isinstance(spec, LLMRouteSpec):
+            one.told += unknown_models(spec, find)
 
 
 __all__ = [

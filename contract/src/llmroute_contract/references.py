@@ -1,19 +1,46 @@
 """Checks of names that must exist: what no rule within one field can see.
 
-`check_route` looks inside one route; `check_fallbacks` across all routes of a gateway. Both return Problems, never
-raise. A problem named by `REFUSING` keeps the new generation from being served; the others are told while the route
-serves on.
+`check_route` looks inside one route; the others at one route beside the models of its gateway. All return Problems,
+never raise. Which of them keep a route's new generation from being served is for `compile.py` to say.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
+from llmroute_contract.cycles import Graph, shortest_way
 from llmroute_contract.llmroute import LLMRouteSpec
-from llmroute_contract.problem import Problem, Reason
-from llmroute_contract.scalars import matches_model
+from llmroute_contract.problem import Problem
 
-REFUSING: frozenset[Reason] = frozenset(
-    {"Invalid", "UnknownUpstream", "UnknownFallback", "FallbackCycle", "ConfigMapTooLarge"}
-)
+WAY_SHOWN = 8  # names of a cycle that a message shows
+
+
+class ModelFinder:
+    """Finds the pattern that serves a model: an exact name first, then the longest prefix."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        names = set(patterns)
+        self._exact = frozenset(name for name in names if not name.endswith("*"))
+        self._prefixes = frozenset(name[:-1] for name in names if name.endswith("*"))
+        # One look per length that occurs, not per prefix: a thousand prefixes have a dozen lengths.
+        self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
+        self._stems = sorted(name.removesuffix("*") for name in names)
+
+    def __call__(self, model: str) -> str | None:
+        """The pattern, or None where no entry serves `model`."""
+        if model in self._exact:
+            return model
+        for length in self._lengths:
+            if length <= len(model) and model[:length] in self._prefixes:
+                return f"{model[:length]}*"
+        return None
+
+    def fits_any(self, pattern: str) -> bool:
+        """Whether `pattern` covers a name that an entry serves."""
+        if not pattern.endswith("*"):
+            return self(pattern) is not None
+        stem = pattern[:-1]
+        place = bisect_left(self._stems, stem)
+        return (place < len(self._stems) and self._stems[place].startswith(stem)) or self(stem) is not None
 
 
 def check_route(spec: LLMRouteSpec) -> tuple[Problem, ...]:
@@ -27,12 +54,12 @@ def check_route(spec: LLMRouteSpec) -> tuple[Problem, ...]:
     ):
         problems += _repeated(f"spec.{field}", [entry.name for entry in entries or ()])
     known = {upstream.name for upstream in spec.upstreams}
-    for index, model in enumerate(spec.models or ()):
-        for place, target in enumerate(model.targets):
-            if target.upstream not in known:
-                problems.append(
-                    _unknown_upstream(f"spec.models[{index}].targets[{place}].upstream", target.upstream, known)
-                )
+    problems += [
+        _unknown_upstream(f"spec.models[{index}].targets[{place}].upstream", target.upstream, known)
+        for index, model in enumerate(spec.models or ())
+        for place, target in enumerate(model.targets)
+        if target.upstream not in known
+    ]
     if spec.default_upstream is not None and spec.default_upstream not in known:
         problems.append(_unknown_upstream("spec.defaultUpstream", spec.default_upstream, known))
     return tuple(problems)
@@ -42,100 +69,66 @@ def _repeated(field: str, names: Sequence[str]) -> list[Problem]:
     first: dict[str, int] = {}
     problems = []
     for index, name in enumerate(names):
-        if name in first:
-            problems.append(
-                Problem(
-                    f"{field}[{index}].name",
-                    "Invalid",
-                    f"{name!r} is the name of {field}[{first[name]}] already",
-                )
-            )
-        first.setdefault(name, index)
+        if first.setdefault(name, index) != index:
+            message = f"{name!r} is the name of {field}[{first[name]}] already"
+            problems.append(Problem(f"{field}[{index}].name", "Invalid", message))
     return problems
 
 
 def _unknown_upstream(field: str, name: str, known: Iterable[str]) -> Problem:
-    return Problem(
-        field, "UnknownUpstream", f"no upstream is named {name!r}; this route has {', '.join(sorted(known))}"
-    )
+    message = f"no upstream is named {name!r}; this route has {', '.join(sorted(known))}"
+    return Problem(field, "UnknownUpstream", message)
 
 
-def check_fallbacks(spec: LLMRouteSpec, gateway_models: Mapping[str, Sequence[str]]) -> tuple[Problem, ...]:
-    """Fallbacks of `spec` that name no model of the gateway, or lead back to where they started.
+def unknown_fallbacks(spec: LLMRouteSpec, find: ModelFinder, refused: Mapping[str, str]) -> list[Problem]:
+    """Fallbacks of `spec` that no served model fits. `refused` are the models of refused routes, with the route."""
+    return [
+        Problem(f"spec.models[{index}].fallbacks[{place}]", "UnknownFallback", _unknown_fallback(fallback, refused))
+        for index, model in enumerate(spec.models or ())
+        for place, fallback in enumerate(model.fallbacks or ())
+        if find(fallback) is None
+    ]
 
-    `gateway_models` holds every model pattern of the gateway (this route's own too) with its fallbacks.
+
+def _unknown_fallback(fallback: str, refused: Mapping[str, str]) -> str:
+    if fallback in refused:
+        return f"model {fallback!r} is not served: route {refused[fallback]!r}, which has it, is refused"
+    return f"no model of this gateway is named {fallback!r}"
+
+
+def fallback_graph(fallbacks_of: Mapping[str, Sequence[str]], find: ModelFinder) -> Graph:
+    """From each entry to those that serve its fallbacks."""
+    return {
+        entry: [found for fallback in fallbacks if (found := find(fallback)) is not None]
+        for entry, fallbacks in fallbacks_of.items()
+    }
+
+
+def cyclic_fallback(field: str, entry: str, following: str, graph: Graph) -> Problem:
+    """Of the step from `entry` to `following`, from which a way leads back."""
+    way = [entry, *shortest_way(graph, following, entry)]
+    if len(way) > WAY_SHOWN:
+        way = [*way[: WAY_SHOWN - 2], "...", *way[-1:]]
+    return Problem(field, "FallbackCycle", f"leads back to where it starts: {' -> '.join(way)}")
+
+
+def unknown_models(spec: LLMRouteSpec, find: ModelFinder) -> list[Problem]:
+    """Models that a client is allowed, or a log rule chooses, and that the gateway does not have: a mistyped name
+    would silently do nothing.
     """
-    problems: list[Problem] = []
-    find = ModelFinder(gateway_models)
-    for index, model in enumerate(spec.models or ()):
-        for place, fallback in enumerate(model.fallbacks or ()):
-            field = f"spec.models[{index}].fallbacks[{place}]"
-            if find(fallback) is None:
-                problems.append(Problem(field, "UnknownFallback", f"no model of this gateway is named {fallback!r}"))
-                continue
-            way = _way_back(model.name, fallback, gateway_models, find)
-            if way is not None:
-                problems.append(
-                    Problem(
-                        field,
-                        "FallbackCycle",
-                        f"leads back to where it starts: {' -> '.join([model.name, *way])}",
-                    )
-                )
-    return tuple(problems)
+    problems = [
+        _unknown_model(f"spec.auth.clients[{index}].models[{place}]", allowed, "it allows nothing")
+        for index, client in enumerate(spec.auth.clients or ())
+        for place, allowed in enumerate(client.models or ())
+        if not find.fits_any(allowed)
+    ]
+    problems += [
+        _unknown_model(f"spec.logging.sample[{index}].model", rule.model, "the rule matches nothing")
+        for index, rule in enumerate(spec.logging.sample if spec.logging else ())
+        if rule.model is not None and not find.fits_any(rule.model)
+    ]
+    return problems
 
 
-class ModelFinder:
-    """Finds the pattern that serves a model: an exact name first, then the longest prefix."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        names = set(patterns)
-        self._exact = frozenset(name for name in names if not name.endswith("*"))
-        self._prefixes = tuple(sorted((name for name in names if name.endswith("*")), key=lambda p: (-len(p), p)))
-
-    def __call__(self, model: str) -> str | None:
-        """The pattern, or None where no entry serves `model`."""
-        if model in self._exact:
-            return model
-        return next((pattern for pattern in self._prefixes if matches_model(pattern, model)), None)
-
-
-def _way_back(
-    start: str, fallback: str, fallbacks_of: Mapping[str, Sequence[str]], find: ModelFinder
-) -> list[str] | None:
-    """The names on a way from `fallback` to the entry `start`, or None. Iterative: chains may be 1,000 long."""
-    pending: list[tuple[str, list[str]]] = [(fallback, [fallback])]
-    seen: set[str] = set()
-    while pending:
-        name, way = pending.pop()
-        entry = find(name)
-        if entry == start:
-            return way
-        if entry is None or entry in seen:
-            continue
-        seen.add(entry)
-        pending += [(following, [*way, following]) for following in fallbacks_of.get(entry, ())]
-    return None
-
-
-def check_client_models(spec: LLMRouteSpec, gateway_models: Iterable[str]) -> tuple[Problem, ...]:
-    """Models allowed to a client that the gateway does not have: a mistyped name would silently allow nothing."""
-    if spec.default_upstream is not None:
-        return ()  # any name may reach the default upstream
-    patterns = list(gateway_models)
-    find = ModelFinder(patterns)
-    problems = []
-    for index, client in enumerate(spec.auth.clients or ()):
-        for place, allowed in enumerate(client.models or ()):
-            known = find(allowed) is not None or (
-                allowed.endswith("*") and any(matches_model(allowed, pattern.rstrip("*")) for pattern in patterns)
-            )
-            if not known:
-                problems.append(
-                    Problem(
-                        f"spec.auth.clients[{index}].models[{place}]",
-                        "UnknownModel",
-                        f"no model of this gateway fits {allowed!r}; it allows nothing",
-                    )
-                )
-    return tuple(problems)
+def _unknown_model(field: str, name: str, so: str) -> Problem:
+    return Problem(field, "UnknownModel", f"no model of this gateway fits {name!r}; {so}")

@@ -16,7 +16,8 @@ Seconds = NewType("Seconds", float)
 
 DURATION_PATTERN = r"^([0-9]{1,7}(ms|s|m|h)){1,4}$"
 _DURATION_PART = re.compile(r"([0-9]{1,7})(ms|s|m|h)")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNIT_MILLIS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_MOST_IN_MS = 10_000_000  # a number has at most seven digits
 
 
 def parse_duration(text: object) -> Seconds:
@@ -28,19 +29,26 @@ def parse_duration(text: object) -> Seconds:
     if isinstance(text, float | int) and not isinstance(text, bool):
         raise ValueError(f"must be a duration with a unit, such as 30s or 200ms; {text} has none")
     if not isinstance(text, str) or not re.fullmatch(DURATION_PATTERN, text):
-        raise ValueError(f"must be a duration such as 200ms, 30s or 1m30s, not {text!r}")
-    return Seconds(sum(int(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
+        raise ValueError(f"must be a duration such as 200ms, 30s or 1m30s, not {_shown(text)}")
+    # Whole milliseconds first: `1s200ms` and `1200ms` are then the same float, and compile to the same bytes.
+    return Seconds(sum(int(number) * _UNIT_MILLIS[unit] for number, unit in _DURATION_PART.findall(text)) / 1000)
+
+
+def _shown(value: object) -> str:
+    """`value` as a message may show it: short, whatever a person's file holds."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest text that `parse_duration` reads back as `seconds` (rounded to a millisecond)."""
+    """A short text that `parse_duration` reads back as `seconds` (rounded to a millisecond; below 115 days)."""
     millis = round(seconds * 1000)
-    if millis % 1000:
-        return f"{millis}ms"
-    whole = millis // 1000
-    minutes, rest = divmod(whole, 60)
-    if minutes and not rest:
-        return f"{minutes}m"
+    whole, rest = divmod(millis, 1000)
+    if rest:
+        return f"{millis}ms" if millis < _MOST_IN_MS else f"{whole}s{rest}ms"
+    for unit, size in (("h", 3600), ("m", 60)):
+        if whole and whole % size == 0:
+            return f"{whole // size}{unit}"
     return f"{whole}s"
 
 
@@ -58,7 +66,7 @@ class DurationBetween:
             seconds = parse_duration(text)
             if not low <= seconds <= high:
                 raise ValueError(f"must be from {self.least} to {self.most}, not {text}")
-            return float(seconds)
+            return seconds
 
         return core_schema.no_info_plain_validator_function(
             parse, serialization=core_schema.plain_serializer_function_ser_schema(format_duration)
@@ -74,19 +82,28 @@ class DurationBetween:
         }
 
 
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[-+][0-9]{2}:[0-9]{2})"
+)
+
+
 def _parse_instant(value: object) -> datetime:
-    if isinstance(value, datetime):
-        instant = value  # YAML reads an unquoted timestamp as one
-    elif isinstance(value, str):
+    """RFC 3339, as the API server takes it; `fromisoformat` alone would take dates, weeks and spaces too."""
+    if isinstance(value, datetime):  # some YAML readers make one of an unquoted time
+        instant = value
+    elif isinstance(value, str) and _INSTANT.fullmatch(value):
         try:
             instant = datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"must be an RFC 3339 time such as 2027-01-01T00:00:00Z, not {value!r}") from None
+        except ValueError as error:
+            raise ValueError(f"is no time that there is: {error}") from None
     else:
-        raise ValueError(f"must be an RFC 3339 time such as 2027-01-01T00:00:00Z, not {value!r}")
+        raise ValueError(f"must be an RFC 3339 time such as 2027-01-01T00:00:00Z, not {_shown(value)}")
     if instant.tzinfo is None:
         raise ValueError("must name its time zone, as in 2027-01-01T00:00:00Z")
-    return instant.astimezone(UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time between the years 1 and 9999, in UTC") from None
 
 
 Instant = Annotated[
@@ -96,11 +113,12 @@ Instant = Annotated[
 ]
 
 LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+"""RFC 1123, as Kubernetes names its objects."""
 Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN, min_length=1, max_length=63)]
 """A DNS label (RFC 1123): names of upstreams, limits, gateways."""
 
-SECRET_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"  # noqa: S105 - the pattern of a name, no secret
-SecretName = Annotated[str, StringConstraints(pattern=SECRET_NAME_PATTERN, min_length=1, max_length=253)]
+SecretName = Annotated[str, StringConstraints(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=253)]
 SECRET_KEY_PATTERN = r"^[-_A-Za-z0-9]([-._A-Za-z0-9]*)$"  # noqa: S105 - likewise; no leading dot, so no `..`
 SecretKey = Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN, min_length=1, max_length=253)]
 ClientName = SecretKey
@@ -145,41 +163,45 @@ class UpstreamUrl:
 
 
 URL_MAX_LENGTH = 1024
-_URL_TEXT = re.compile(r"^[\x21-\x7e]+$")
-_HOST = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$")
+_URL_TEXT = re.compile(r"[\x21-\x7e]+")
+_HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_PATH = re.compile(r"(/[-A-Za-z0-9._~!$&()*+,;=:@/]*)?")
 
 
 def parse_upstream_url(text: str) -> UpstreamUrl:
     """The parts of an upstream's `url`.
 
     An http(s) URL without a path means `/v1`, as the OpenAI SDKs' base_url does. Raises ValueError with what is wrong:
-    another scheme, a user or password inside, a fragment, a query on http(s), no host, a bad port.
+    another scheme, a user or password inside, a fragment, a query (which mock:// alone has), no host, a bad port, a
+    path with escapes or dot segments.
     """
-    if len(text) > URL_MAX_LENGTH or not _URL_TEXT.match(text):
-        raise ValueError(f"must be a URL of at most {URL_MAX_LENGTH} printable ASCII characters")
+    if len(text) > URL_MAX_LENGTH or not _URL_TEXT.fullmatch(text):
+        raise ValueError(f"must be a URL of at most {URL_MAX_LENGTH} printable ASCII characters without spaces")
+    scheme = next((known for known in SCHEMES if text.startswith(f"{known}://")), None)
+    if scheme is None:
+        raise ValueError("must begin with http://, https://, mock:// or litellm://")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         raise ValueError("is not a URL: its host or port cannot be read") from None
-    scheme = next((known for known in SCHEMES if known == parts.scheme), None)
-    if scheme is None or "://" not in text:
-        raise ValueError("must begin with http://, https://, mock:// or litellm://")
     if "@" in parts.netloc:
         raise ValueError("must not hold a user or password; use credential.secretRef")
-    if not parts.hostname or not _HOST.match(parts.hostname):
+    if not parts.hostname or not _HOST.fullmatch(parts.hostname):
         raise ValueError("must name a host after ://")
-    if parts.fragment or text.endswith("#"):
-        raise ValueError("must not have a #fragment")
-    if scheme in ("http", "https") and (parts.query or "?" in text):
-        raise ValueError("must not have a ?query; it is a base to which paths are added")
     if port == 0:
         raise ValueError("must not name port 0")
-    if "%" in parts.path or "/../" in parts.path + "/" or "/./" in parts.path + "/":
-        raise ValueError("must have a plain path: no %-escapes, no dot segments")
+    if "#" in text:
+        raise ValueError("must not have a #fragment")
+    if scheme != "mock" and "?" in text:
+        raise ValueError("must not have a ?query; it is a base to which paths are added")
+    if "%" in text or not _PATH.fullmatch(parts.path) or {".", ".."} & set(parts.path.split("/")):
+        raise ValueError(
+            "must have a plain path: no %-escapes, no dot segments, none of the characters that URLs escape"
+        )
     path = parts.path.rstrip("/")
     if scheme in ("http", "https") and not path:
         path = "/v1"
     default_port = {"http": 80, "https": 443}.get(scheme, 0)
-    query = tuple(parse_qsl(parts.query, keep_blank_values=True)) if scheme == "mock" else ()
+    query = tuple(parse_qsl(parts.query, keep_blank_values=True))
     return UpstreamUrl(scheme, parts.hostname, port or default_port, path, query)

@@ -1,0 +1,109 @@
+"""One route, translated: typed spec in, compiled form out. Whether it may be served beside the others is `compile.py`'s
+to decide.
+"""
+
+from llmroute_contract import compiled as c
+from llmroute_contract.llmroute import LLMRouteSpec, Upstream
+
+DEFAULT_WINDOW = 60.0  # seconds
+
+
+def compile_route(namespace: str, gateway: str, name: str, generation: int, spec: LLMRouteSpec) -> c.CompiledRoute:
+    """One route, defaults filled in, ready for `compiled.encode`."""
+    auth = spec.auth
+    return c.CompiledRoute(
+        schema_version=c.SCHEMA_VERSION,
+        name=name,
+        namespace=namespace,
+        gateway=gateway,
+        generation=generation,
+        auth=c.CompiledAuth(
+            mode=auth.mode,
+            keys_secret=auth.keys_from.secret_ref.name if auth.keys_from else None,
+            clients=tuple(
+                c.CompiledClient(entry.name, tuple(entry.models) if entry.models else None, entry.expires_at)
+                for entry in auth.clients or ()
+            ),
+        ),
+        upstreams=tuple(_upstream(upstream) for upstream in spec.upstreams),
+        models=tuple(
+            c.CompiledModel(
+                name=model.name,
+                targets=tuple(c.CompiledTarget(t.upstream, t.model, t.weight) for t in model.targets),
+                fallbacks=tuple(model.fallbacks or ()),
+                retry_attempts=model.retry.attempts,
+                retry_backoff=model.retry.backoff,
+            )
+            for model in spec.models or ()
+        ),
+        default_upstream=spec.default_upstream,
+        limits=tuple(
+            c.CompiledLimit(
+                name=limit.name,
+                per=limit.per,
+                scope=limit.scope,
+                window=(limit.window or DEFAULT_WINDOW) if limit.requests or limit.tokens else None,
+                requests=limit.requests,
+                tokens=limit.tokens,
+                concurrency=limit.concurrency,
+                budget=c.CompiledBudget(limit.budget.usd, limit.budget.period) if limit.budget else None,
+            )
+            for limit in spec.limits or ()
+        ),
+        log_sample=tuple(
+            c.CompiledLogSample(rule.status, rule.client, rule.model, rule.rate)
+            for rule in (spec.logging.sample if spec.logging else ())
+        ),
+    )
+
+
+def _upstream(upstream: Upstream) -> c.CompiledUpstream:
+    credential = upstream.credential.secret_ref if upstream.credential else None
+    tls = upstream.tls
+    ca = tls.ca_from.secret_ref if tls and tls.ca_from else None
+    return c.CompiledUpstream(
+        name=upstream.name,
+        url=upstream.url,
+        protocol=upstream.protocol,
+        credential=c.SecretEntry(credential.name, credential.key) if credential else None,
+        tls=c.CompiledTls(
+            ca=c.SecretEntry(ca.name, ca.key) if ca else None,
+            client_cert_secret=tls.client_cert_from.secret_ref.name if tls.client_cert_from else None,
+        )
+        if tls
+        else None,
+        headers=dict(upstream.headers or {}),
+        connect_timeout=upstream.timeouts.connect,
+        first_token_timeout=upstream.timeouts.first_token,
+        idle_timeout=upstream.timeouts.idle,
+        request_timeout=upstream.timeouts.request,
+        breaker_max_failures=upstream.breaker.max_failures,
+        breaker_reset=upstream.breaker.reset,
+        pool_max_connections=upstream.pool.max_connections,
+    )
+
+
+def inactive_fields(spec: LLMRouteSpec) -> tuple[str, ...]:
+    """Fields that are carried but not acted on by this version, so that nothing is silently inactive."""
+    found: list[str] = []
+    for index, limit in enumerate(spec.limits or ()):
+        found += [
+            f"spec.limits[{index}].{kind} is not enforced by this version"
+            for kind in ("tokens", "concurrency", "budget")
+            if getattr(limit, kind) is not None
+        ]
+        if limit.requests is not None and limit.scope == "Gateway":
+            found.append(f"spec.limits[{index}].scope Gateway is counted in each pod by this version")
+    found += [
+        f"spec.upstreams[{index}].url litellm:// is not served by this version"
+        for index, upstream in enumerate(spec.upstreams)
+        if upstream.url.startswith("litellm://")
+    ]
+    found += [
+        f"spec.models[{index}].targets weights are not applied by this version; targets are tried in order"
+        for index, model in enumerate(spec.models or ())
+        if len({target.weight for target in model.targets}) > 1
+    ]
+    if spec.logging is not None:
+        found.append("spec.logging.sample is not applied by this version; every request is logged")
+    return tuple(found)
