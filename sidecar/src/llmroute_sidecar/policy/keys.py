@@ -31,34 +31,44 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
-    """More than one key was presented."""
+    """More than one key was presented, or one header twice with different values; answered 401."""
 
 
 def parse_keys(content: bytes) -> tuple[bytes, ...]:
     """The keys in a Secret's entry: one a line, so that an old and a new one overlap in a rotation. Blank lines and
-    `#` lines are skipped, as are keys above KEY_MAX_BYTES."""
+    `#` lines are skipped, as are keys above KEY_MAX_BYTES; at most KEYS_PER_CLIENT are taken."""
     lines = (line.strip() for line in content.splitlines())
     keys = [line for line in lines if line and not line.startswith(b"#") and len(line) <= KEY_MAX_BYTES]
     return tuple(keys[:KEYS_PER_CLIENT])
 
 
 def presented_key(x_api_key: Sequence[bytes], authorization: Sequence[bytes]) -> bytes | Ambiguous | None:
-    """The key in `X-API-Key` or `Authorization: Bearer`. None where there is none; Ambiguous where two differ."""
-    found: bytes | None = None
-    for value in x_api_key:
-        key = value.strip()
-        if found is not None and key != found:
-            return Ambiguous()
-        found = key
-    for value in authorization:
-        scheme, _, rest = value.strip().partition(b" ")
-        if scheme.lower() != b"bearer":
-            continue
-        key = rest.strip()
-        if found is not None and key != found:
-            return Ambiguous()
-        found = key
-    return found or None
+    """The key in `X-API-Key` or `Authorization: Bearer`, from those headers' values as they came.
+
+    None where there is none: a blank value is no key, nor is a credential of another scheme. Ambiguous where a header
+    stands twice with different values, or the two name different keys: which one counts would be a guess.
+    """
+    if not x_api_key and len(authorization) == 1:  # nearly every call
+        return _bearer(authorization[0]) or None
+    key = _only([value.strip() for value in x_api_key])
+    bearer = _only([_bearer(value) for value in authorization])
+    if isinstance(key, Ambiguous) or isinstance(bearer, Ambiguous):
+        return Ambiguous()
+    if key and bearer and key != bearer:
+        return Ambiguous()
+    return key or bearer or None
+
+
+def _bearer(value: bytes) -> bytes:
+    scheme, _, rest = value.strip().partition(b" ")  # RFC 6750 §2.1: a space; the scheme in any case (RFC 9110 §11.1)
+    return rest.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _only(keys: list[bytes]) -> bytes | Ambiguous:
+    """What all of `keys` say; b"" where there are none."""
+    if not keys:
+        return b""
+    return keys[0] if keys.count(keys[0]) == len(keys) else Ambiguous()
 
 
 class KeyRing:
@@ -94,6 +104,7 @@ class KeyRing:
 
 
 def may_use(client: Client, model: str, now_unix: float) -> Literal["yes", "model_not_allowed", "expired"]:
+    """Whether the client may have the model. A key that expired is worth nothing, so that is told first."""
     if client.expires_at is not None and now_unix >= client.expires_at:
         return "expired"
     if client.models is not None and not any(matches_model(pattern, model) for pattern in client.models):

@@ -1,28 +1,44 @@
-"""Limits on requests: a sliding window per limit and key, exact in the safe direction.
+"""Limits on requests: a sliding window for each rule and key, exact in the safe direction.
 
-Theory of operation. A limit of N requests per window W promises: in no half-open span of length W are more than N
-admitted. The window of a key is a run of slots, each (first, last, count): requests that came within `W / SLOTS` of a
-slot's first share it, so that a window costs at most SLOTS + 1 slots however large N is. A slot leaves only when its
-*last* request is W old; the rounding can thus delay an admission by up to W / SLOTS, and never allow one too many.
-With W = 60 s that is 59 ms.
+Theory of operation
+===================
 
-    admit:  expire slots; for each (rule, key): count < N ?        all of them  -> count in all, Admitted(strictest)
-                                                                    any is full -> count in none, Refused(longest wait)
+A rule of N requests per window W promises for each of its keys: in no half-open span of W seconds are more than N
+requests admitted, however the calls fall. What would need endless memory or time is rounded, and always towards
+refusing too early, never towards admitting too many.
 
-`now` is any clock that does not run back; a caller's that does is taken as standing still. The keys of a rule are
-bounded: past MAX_KEYS live ones, idle ones are dropped, and if none is idle all further keys share one window
-(refusing too early, never late). State belongs to a rule's id, so a reload that changes N or W keeps the history
-under the new numbers.
+    admit:   every (rule, key) has room    count in all of them   -> Admitted(the strictest's standing)
+             one is full                   count in none of them  -> Refused(the one with the longest wait)
+
+*A window is a run of slots*: (end, count), in order of time, and the count of them all. A slot leaves when its end,
+the time of its last request, is W old. Up to N = SLOTS requests only those of the very same instant share a slot, so
+the window is exact to the stamp. For larger N a slot takes what comes within W/SLOTS of its first request: a window
+costs about SLOTS slots however large N is, and a request may be refused up to W/SLOTS too long (59 ms for a minute).
+
+*Keys are bounded*, since a client may ask for any model name and each would be a key: MAX_KEYS for each rule. They
+stand in order of their last counted request, so the first is always the one that goes idle (empty) first; each new
+key drops up to two idle ones before it takes a place. Only a counted request makes a key. Where no place is left, new
+keys share one overflow window with the rule's numbers: together they get what one of them would have had alone.
+
+The overflow window must not be a way to twice the limit: a key may have used it up before a place became free. So
+while it holds anything, a key that takes a place inherits its whole count, as one slot that leaves when the overflow
+window's last request does. No key can be kept out for longer than W by that, as nothing is added to the overflow
+window while places are free.
+
+*Reload*: state belongs to a rule's id. Changed numbers apply to the history that is there; what had left a shorter
+window is not remembered for a longer one.
+
+`now` is the caller's clock, in seconds. One that runs back is taken as standing still. The length of keys is the
+caller's to bound.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 SLOTS = 1024
 MAX_KEYS = 10_000
-_SHARED_KEY = "\0others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,124 +55,184 @@ class RequestLimit:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a key stands with a limit."""
+    """How a key stands with a limit, for the `x-ratelimit-*` headers."""
 
     name: str
     limit: int
     remaining: int
     reset: float
-    """Seconds until the window is empty again, if nothing more comes."""
+    """Seconds until the window is empty again if nothing more comes: OpenAI's "time until the limit resets to its
+    initial state"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
     standing: Standing | None
-    """Of the limit with the least remaining; None where no limit applies."""
+    """Of the strictest limit: the least remaining, then the longest reset. None where no limit applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
+    """Nothing was counted. Where several limits refuse, it is the one with the longest wait."""
+
     standing: Standing
     retry_after: float
-    """Seconds until one more may be admitted."""
+    """Seconds until a request of this kind may be admitted, if nothing else takes its place."""
+
+
+_UNLIMITED = Admitted(None)
 
 
 class _Window:
-    """The requests of one key: run-length slots in order of time."""
+    """The counted requests of one key: slots in order of time."""
 
-    __slots__ = ("count", "slots")
+    __slots__ = ("count", "counts", "ends", "newest_began")
 
     def __init__(self) -> None:
         self.count = 0
-        self.slots: deque[list[float]] = deque()  # [first, last, count]
+        self.ends: deque[float] = deque()
+        self.counts: deque[int] = deque()
+        self.newest_began = 0.0
+        """When the first request of the newest slot came."""
 
-    def expire(self, now: float, window: float) -> None:
-        slots = self.slots
-        while slots and slots[0][1] + window <= now:
-            self.count -= int(slots.popleft()[2])
+    def expire(self, rule: RequestLimit, now: float) -> None:
+        ends, window = self.ends, rule.window
+        while ends and ends[0] + window <= now:
+            ends.popleft()
+            self.count -= self.counts.popleft()
 
-    def add(self, now: float, window: float) -> None:
+    def idle(self, rule: RequestLimit, now: float) -> bool:
+        return not self.ends or self.ends[-1] + rule.window <= now
+
+    def add(self, rule: RequestLimit, now: float) -> None:
         self.count += 1
-        if self.slots:
-            newest = self.slots[-1]
-            if now - newest[0] <= window / SLOTS:
-                newest[1] = now
-                newest[2] += 1
-                return
-        self.slots.append([now, now, 1])
+        ends = self.ends
+        if ends and (ends[-1] == now or (rule.requests > SLOTS and now - self.newest_began < rule.window / SLOTS)):
+            ends[-1] = now
+            self.counts[-1] += 1
+            return
+        ends.append(now)
+        self.counts.append(1)
+        self.newest_began = now
 
-    def until_free(self, now: float, window: float, limit: int) -> float:
-        """Seconds until fewer than `limit` are in the window."""
-        surplus = self.count - limit + 1
-        for slot in self.slots:
-            surplus -= int(slot[2])
+    def inherit(self, other: "_Window") -> None:
+        """Takes all that `other` holds as if it were its own, in one slot. Only for an empty window."""
+        self.count = other.count
+        self.newest_began = other.ends[-1]
+        self.ends.append(other.ends[-1])
+        self.counts.append(other.count)
+
+    def refusal(self, rule: RequestLimit, now: float) -> Refused:
+        """Why a full window refuses, and for how long: until so many have left that one more has room."""
+        surplus = self.count - rule.requests + 1
+        wait = rule.window  # of a rule that admits none at all
+        for end, count in zip(self.ends, self.counts, strict=True):
+            surplus -= count
             if surplus <= 0:
-                return max(0.0, slot[1] + window - now)
-        return 0.0
+                wait = end + rule.window - now
+                break
+        reset = self.ends[-1] + rule.window - now if self.ends else 0.0
+        return Refused(Standing(rule.name, rule.requests, 0, reset), wait)
 
-    def until_empty(self, now: float, window: float) -> float:
-        return max(0.0, self.slots[-1][1] + window - now) if self.slots else 0.0
+
+class _Keys:
+    """The windows of one rule, by key, the longest unused first."""
+
+    __slots__ = ("overflow", "windows")
+
+    def __init__(self) -> None:
+        self.windows: OrderedDict[str, _Window] = OrderedDict()
+        self.overflow = _Window()
+
+    def newcomer(self, rule: RequestLimit, now: float) -> _Window:
+        """A window for a key that has none: the overflow window, or one that takes its place once it has counted."""
+        windows = self.windows
+        for _ in range(2):  # one more than can be added, so that idle keys do not pile up
+            if not windows or not next(iter(windows.values())).idle(rule, now):
+                break
+            windows.popitem(last=False)
+        overflow = self.overflow
+        overflow.expire(rule, now)
+        if len(windows) >= MAX_KEYS:
+            return overflow
+        window = _Window()
+        if overflow.count:
+            window.inherit(overflow)
+        return window
 
 
 class Limiter:
     """All windows of this process."""
 
+    __slots__ = ("_keys", "_now")
+
     def __init__(self) -> None:
-        self._windows: dict[str, dict[str, _Window]] = {}
+        self._keys: dict[str, _Keys] = {}
+        """By rule id."""
         self._now = float("-inf")
 
     def admit(self, uses: Sequence[tuple[RequestLimit, str]], now: float) -> Admitted | Refused:
-        """Counts one request in every (limit, key) of `uses`, or in none of them."""
-        now = self._now = max(now, self._now)
-        strictest: tuple[int, float, RequestLimit, _Window] | None = None
+        """Counts one request in every (rule, key) of `uses`, or in none of them.
+
+        A pair should stand in `uses` once; twice may cost it more than one request, never admit more.
+        """
+        if not uses:
+            return _UNLIMITED
+        if now < self._now:
+            now = self._now
+        self._now = now
+        found: list[_Window] = []
         refused: Refused | None = None
-        windows = []
         for rule, key in uses:
-            window = self._window(rule, key, now)
-            window.expire(now, rule.window)
+            keys = self._keys.get(rule.id)
+            if keys is None:
+                keys = self._keys[rule.id] = _Keys()
+            window = keys.windows.get(key)
+            if window is None:
+                window = keys.newcomer(rule, now)
+            else:
+                window.expire(rule, now)
             if window.count >= rule.requests:
-                wait = window.until_free(now, rule.window, rule.requests)
-                if refused is None or wait > refused.retry_after:
-                    refused = Refused(_standing(rule, window, now), wait)
-            windows.append((rule, window))
+                refusal = window.refusal(rule, now)
+                if refused is None or refusal.retry_after > refused.retry_after:
+                    refused = refusal
+            elif refused is None:
+                found.append(window)
         if refused is not None:
             return refused
-        for rule, window in windows:
-            window.add(now, rule.window)
+        strictest: RequestLimit | None = None
+        least = 0
+        for (rule, key), window in zip(uses, found, strict=True):
+            window.add(rule, now)
+            keys = self._keys[rule.id]
+            if key in keys.windows:
+                keys.windows.move_to_end(key)
+            elif window is not keys.overflow:
+                keys.windows[key] = window
             remaining = rule.requests - window.count
-            if strictest is None or (remaining, -rule.window) < (strictest[0], -strictest[1]):
-                strictest = (remaining, rule.window, rule, window)
-        return Admitted(None if strictest is None else _standing(strictest[2], strictest[3], now))
+            # A window that has just counted a request is empty again after exactly its length.
+            if strictest is None or remaining < least or (remaining == least and rule.window > strictest.window):
+                strictest, least = rule, remaining
+        assert strictest is not None
+        return Admitted(Standing(strictest.name, strictest.requests, max(0, least), strictest.window))
+
+    def peek(self, rule: RequestLimit, key: str, now: float) -> Refused | None:
+        """The refusal that `admit` would give for this pair alone, or None; counts nothing."""
+        if now < self._now:
+            now = self._now
+        self._now = now
+        keys = self._keys.get(rule.id)
+        if keys is None:
+            keys = self._keys[rule.id] = _Keys()
+        window = keys.windows.get(key)
+        if window is None:
+            window = keys.newcomer(rule, now)
+        else:
+            window.expire(rule, now)
+        return window.refusal(rule, now) if window.count >= rule.requests else None
 
     def keep_only(self, rules: Iterable[RequestLimit]) -> None:
-        """Forgets the windows of rules that are gone."""
+        """Forgets the windows of rules that are gone; by id, so a rule with new numbers keeps its history."""
         wanted = {rule.id for rule in rules}
-        for gone in self._windows.keys() - wanted:
-            del self._windows[gone]
-
-    def _window(self, rule: RequestLimit, key: str, now: float) -> _Window:
-        keys = self._windows.get(rule.id)
-        if keys is None:
-            keys = self._windows[rule.id] = {}
-        window = keys.get(key)
-        if window is None:
-            if len(keys) >= MAX_KEYS and not _drop_idle(keys, rule.window, now):
-                key = _SHARED_KEY
-                window = keys.get(key)
-                if window is not None:
-                    return window
-            window = keys[key] = _Window()
-        return window
-
-
-def _drop_idle(keys: dict[str, _Window], window: float, now: float) -> bool:
-    """Drops what has nothing in its window; whether that made room."""
-    idle = [key for key, held in keys.items() if not held.slots or held.slots[-1][1] + window <= now]
-    for key in idle:
-        del keys[key]
-    return bool(idle)
-
-
-def _standing(rule: RequestLimit, window: _Window, now: float) -> Standing:
-    remaining = max(0, rule.requests - window.count)
-    return Standing(rule.name, rule.requests, remaining, window.until_empty(now, rule.window))
+        for gone in self._keys.keys() - wanted:
+            del self._keys[gone]

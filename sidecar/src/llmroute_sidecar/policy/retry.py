@@ -1,7 +1,8 @@
 """When to try again: what an upstream's headers ask for, how long to back off, and how to tell a client.
 
 The forms read are those providers send: `retry-after-ms`, `retry-after` in seconds or as an HTTP date (RFC 9110
-§10.2.3), and `x-ratelimit-reset-requests` / `-tokens` in OpenAI's form (`120ms`, `1m30s`) or in seconds.
+§10.2.3), and `x-ratelimit-reset-requests` / `-tokens` in OpenAI's form (`120ms`, `1m30s`) or in seconds. The first
+header that can be read has the word; of the two resets the later one, as either may be what was reached.
 """
 
 import math
@@ -12,56 +13,72 @@ from email.utils import parsedate_to_datetime
 
 RETRY_AFTER_MAX = 3600.0
 BACKOFF_MAX = 30.0
-_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
-_WHOLE = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+")
-_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TEXT_MAX = 64
+"""Characters of the longest value that can mean something; no upstream makes us parse more."""
+_NOISE = 1e-6
+"""Seconds that a difference of clock readings may be off; not rounded up into a whole second."""
 
 
 def retry_after(headers: Mapping[str, str], now_unix: float) -> float | None:
-    """Seconds that an answer asks to wait, at most RETRY_AFTER_MAX; None where it says nothing usable. Names in lower
-    case."""
-    millis = headers.get("retry-after-ms", "").strip()
-    if _NUMBER.fullmatch(millis):
-        return min(float(millis) / 1000, RETRY_AFTER_MAX)
-    text = headers.get("retry-after", "").strip()
-    if _NUMBER.fullmatch(text):
-        return min(float(text), RETRY_AFTER_MAX)
-    if text and (until := _http_date(text)) is not None:
-        return min(max(0.0, until - now_unix), RETRY_AFTER_MAX)
-    resets = [_reset(headers.get(f"x-ratelimit-reset-{kind}", "").strip()) for kind in ("requests", "tokens")]
-    known = [reset for reset in resets if reset is not None]
-    return min(max(known), RETRY_AFTER_MAX) if known else None
+    """Seconds that an answer asks to wait, from 0 to RETRY_AFTER_MAX; None where it says nothing usable (a date that
+    has passed, a negative number, junk). Names in lower case. Never raises."""
+    asked = _seconds(headers.get("retry-after-ms"), unit=0.001)
+    if asked is None:
+        asked = _seconds(headers.get("retry-after"))
+    if asked is None:
+        asked = _until(headers.get("retry-after"), now_unix)
+    if asked is None:
+        resets = (_reset(headers.get("x-ratelimit-reset-requests")), _reset(headers.get("x-ratelimit-reset-tokens")))
+        asked = max((reset for reset in resets if reset is not None), default=None)
+    return None if asked is None else min(asked, RETRY_AFTER_MAX)
 
 
-def _http_date(text: str) -> float | None:
+def _seconds(text: str | None, unit: float = 1.0) -> float | None:
+    if text is None or len(text) > _TEXT_MAX:
+        return None
+    text = text.strip()
+    return float(text) * unit if _NUMBER.fullmatch(text) else None
+
+
+def _until(text: str | None, now_unix: float) -> float | None:
+    """Seconds to an HTTP date in any of its three forms, or None once it has passed."""
+    if not text or len(text) > _TEXT_MAX:
+        return None
     try:
         instant = parsedate_to_datetime(text)
-        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
+        if instant.tzinfo is None:  # RFC 9110 §5.6.7: an asctime date is in UTC
+            instant = instant.replace(tzinfo=UTC)
+        left = instant.timestamp() - now_unix
+    except (ValueError, TypeError, IndexError, OverflowError):  # what that parser raises on junk
         return None
+    return left if left >= 0 else None
 
 
-def _reset(text: str) -> float | None:
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    if _WHOLE.fullmatch(text):
-        return sum(float(number) * _UNIT[unit] for number, unit in _PART.findall(text))
-    return None
+def _reset(text: str | None) -> float | None:
+    seconds = _seconds(text)
+    if seconds is not None or text is None or len(text) > _TEXT_MAX or not _DURATION.fullmatch(text.strip()):
+        return seconds
+    return sum((float(number) * _UNIT[unit] for number, unit in _PART.findall(text)), start=0.0)
 
 
 def backoff(attempt: int, base: float, jitter: float) -> float:
-    """Seconds to wait after the `attempt`-th try (from 1): exponential with full jitter; `jitter` is random in [0,
-    1)."""
-    return min(base * 2 ** (attempt - 1), BACKOFF_MAX) * jitter
+    """Seconds to wait after the `attempt`-th try (from 1): exponential up to BACKOFF_MAX, with full jitter. `jitter`
+    is random in [0, 1)."""
+    doublings = min(max(attempt, 1) - 1, 64)  # 2.0 ** 1024 overflows
+    return min(base * 2.0**doublings, BACKOFF_MAX) * jitter
 
 
 def format_reset(seconds: float) -> str:
-    """OpenAI's form of a time to wait: `120ms`, `1s`, `1m30s`, `6m0s`, `2h0m0s`; rounded up."""
-    if seconds < 1:
-        return f"{math.ceil(max(0.0, seconds) * 1000)}ms"
-    whole = math.ceil(seconds)
-    minutes, rest = divmod(whole, 60)
+    """OpenAI's form of a time to wait: `120ms`, `1s`, `1m30s`, `6m0s`, `2h0m0s`; rounded up, to milliseconds below
+    one second and to seconds above."""
+    millis = max(0, math.ceil((seconds - _NOISE) * 1000))
+    if millis < 1000:
+        return f"{millis}ms" if millis else "0s"
+    minutes, rest = divmod(math.ceil(seconds - _NOISE), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours}h{minutes}m{rest}s"
@@ -70,4 +87,4 @@ def format_reset(seconds: float) -> str:
 
 def format_retry_after(seconds: float) -> str:
     """Whole seconds for `Retry-After`: rounded up, at least 1."""
-    return str(max(1, math.ceil(seconds)))
+    return str(max(1, math.ceil(seconds - _NOISE)))
