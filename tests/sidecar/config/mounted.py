@@ -28,7 +28,7 @@ def compiled(**models: int) -> dict[str, bytes]:
 
 
 def project(volume: Path, files: Mapping[str, bytes]) -> None:
-    """As kubelet's AtomicWriter: a new folder, the link `..data` renamed onto it, visible links, the old folder gone."""
+    """As kubelet's AtomicWriter: a new folder, the link `..data` renamed onto it, visible links, the old one gone."""
     volume.mkdir(parents=True, exist_ok=True)
     old = (volume / "..data").readlink() if (volume / "..data").is_symlink() else None
     folder = volume / f"..2026_11_24_{next(_versions)}"
