@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench import __doc__ as about
-from bench import machine, profile, provision, report, rounds
+from bench import load, machine, profile, provision, report, rounds
 from bench.contenders import Absent, Contender
 from bench.contenders.envoy import Envoy
 from bench.contenders.llmroute import Llmroute
@@ -33,7 +33,11 @@ def main() -> int:
         say("nothing can be measured without wrk")
         return 1
     environment = provision.environment() if "envoy" in wanted or arguments.profile else None
-    known: dict[str, Contender] = {"nginx": Nginx(), "envoy": Envoy(environment), "llmroute": Llmroute()}
+    known: dict[str, Contender] = {
+        "nginx": Nginx(),
+        "envoy": Envoy(environment),
+        "llmroute": Llmroute(arguments.gateway),
+    }
     versions: dict[str, str] = {}
     for name in wanted:
         try:
@@ -43,7 +47,11 @@ def main() -> int:
     contenders = [known[name] for name in versions]
 
     machine.raise_file_limit()
-    facts = machine.describe() | {"contender's core": str(cores.contender), "rig's core": str(cores.rig)}
+    facts = (
+        machine.describe()
+        | load.program_version()
+        | {"contender's core": str(cores.contender), "rig's core": str(cores.rig)}
+    )
     busy_before = machine.busy_share(cores)
     os.sched_setaffinity(0, {cores.rig})  # wrk and the stand-in inherit it
     plan = rounds.QUICK if arguments.quick else rounds.FULL
@@ -75,6 +83,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: below 90 s in all")
     parser.add_argument("--only", action="append", choices=NAMES, help="just this contender (may be given again)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", help="where bench.json goes")
+    program = Path(sys.executable).parent / "llmroute"
+    parser.add_argument("--gateway", type=Path, default=program, help="the llmroute to measure (%(default)s)")
     parser.add_argument("--profile", action="store_true", help="afterwards, py-spy on the gateway under load")
     return parser.parse_args()
 

@@ -1,5 +1,6 @@
 """Closed-loop load by wrk: what is posted, and wrk's own count of what came back."""
 
+import http.client
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from bench.contenders import CLIENT_KEY, MODEL
 from bench.provision import find
+from bench.upstream import COMPLETION_BODY, STAMP
 
 PATH = "/v1/chat/completions"
 _SCRIPT = Path(__file__).with_name("post.lua")
@@ -26,6 +28,39 @@ def streaming(chunks: int, gap_ms: float = 0) -> str:
     """The body that asks the stand-in for a stream (`upstream.py` says how it is read)."""
     asked = {"model": MODEL, "messages": _MESSAGES, "max_tokens": chunks, "stream": True}
     return json.dumps({**asked, "metadata": {"gap_ms": f"{gap_ms:g}"}})
+
+
+def program_version() -> dict[str, str]:
+    """wrk's own word on its first line; it ends with status 1 after it."""
+    program = find("wrk")
+    if program is None:
+        return {}
+    done = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=10)
+    words = (done.stdout or done.stderr).split()
+    return {"wrk": words[1]} if len(words) > 1 else {}
+
+
+def check(port: int) -> None:
+    """Asks once for each kind of answer. Raises Failed where it is not the stand-in's: a fast error is no contender."""
+    status, body = _post(port, PLAIN)
+    if status != 200 or body != COMPLETION_BODY:
+        raise Failed(f"it does not hand on the provider's answer, but {status} {body[:200]!r}")
+    status, body = _post(port, streaming(chunks=5))
+    if status != 200 or body.count(STAMP) < 5 or not body.endswith(b"data: [DONE]\n\n"):
+        raise Failed(f"it does not hand on the provider's stream, but {status} {body[-200:]!r}")
+
+
+def _post(port: int, body: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    headers = {"content-type": "application/json", "authorization": f"Bearer {CLIENT_KEY}"}
+    try:
+        connection.request("POST", PATH, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except http.client.HTTPException as error:
+        raise Failed(f"it does not speak HTTP: {error!r}") from None
+    finally:
+        connection.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from bench.rounds import CHUNKS, CONNECTIONS, serving, standing_in
 
 _SECONDS = 6
 _TOP = 25
+_WAITING = ("_worker (concurrent/futures/thread.py)",)
+"""A thread that waits for work, which py-spy takes for a busy one."""
 
 
 def profile(contender: Contender, environment: Path | None, cores: machine.Cores, out: Path) -> None:
@@ -46,6 +48,8 @@ def _own_time(stacks: str) -> str:
     own: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
-        own[stack.rpartition(";")[2]] += int(count)
+        function = stack.rpartition(";")[2].rpartition(":")[0] + ")"  # all lines of it together
+        if function not in _WAITING:
+            own[function] += int(count)
     total = max(own.total(), 1)
     return "\n".join(f"{count / total:6.1%}  {function}" for function, count in own.most_common(_TOP))

@@ -35,7 +35,7 @@ MEASURES = (
     Measure("ready_ms", "exec to ready (ms)", ",.0f"),
     Measure("idle_mib", "RSS idle (MiB)", ".1f"),
     Measure("loaded_mib", "RSS after load (MiB)", ".1f"),
-    Measure("chunks_per_second", "stream chunks/s, 32 streams at full speed", ",.0f"),
+    Measure("chunks_per_second", "stream chunks/s, 32 streams at full speed (chunks clump)", ",.0f"),
     Measure("stream_mib_per_second", "— MiB/s", ".1f"),
     Measure("stream_busy", "— its core busy", ".0%", ratio=False),
     Measure("chunks_per_cpu_second", "— chunks per second of its CPU", ",.0f"),
@@ -44,7 +44,7 @@ MEASURES = (
     Measure("chunk_p50_ms", "— each chunk added p50 (ms)", ".2f", added=True),
     Measure("chunk_p99_ms", "— each chunk added p99 (ms)", ".2f", added=True),
     Measure("streams_mib", "— RSS at most (MiB)", ".1f"),
-    Measure("streams_busy", "— its core busy", ".0%", ratio=False),
+    Measure("cpu_per_chunk_us", "— CPU per chunk, its share of the request included (µs)", ".1f"),
     Measure("errors", "errors, all rounds", ".0f", ratio=False),
 )
 
@@ -136,7 +136,9 @@ def caveats(visits: Sequence[Visit], busy_before: float) -> list[str]:
     for name, values in medians(visits).items():
         for key, what in (("busy", "requests/s"), ("stream_busy", "chunks/s")):
             if values.get(key, 1.0) < 0.95:
-                told.append(f"{name} was {values[key]:.0%} busy at {what}: the rig set the pace; read its CPU row")
+                told.append(
+                    f"{name} was {values[key]:.0%} busy at {what}: the rig or other work set the pace; read its CPU row"
+                )
     return told
 
 

@@ -144,6 +144,7 @@ def _visit(contender: Contender | None, upstream: int, number: int, plan: Plan, 
         visit.values["ready_ms"] = ready_seconds * 1000
         time.sleep(plan.settle_seconds)
         visit.values["idle_mib"] = process.rss_bytes(child.pid) / _MIB
+        load.check(port)
         load.wrk(port, CONNECTIONS, 1, load.PLAIN)  # warm
         _loads(visit, port, plan, cores, child)
         visit.values["loaded_mib"] = process.rss_bytes(child.pid) / _MIB
@@ -202,6 +203,6 @@ def _paced(visit: Visit, port: int, plan: Plan, child: process.Child | None) -> 
     values["streams_broken"] = got.broken
     if child is not None:
         values["streams_mib"] = most / _MIB
-        values["streams_busy"] = (process.cpu_seconds(child.pid) - cpu) / got.seconds
+        values["cpu_per_chunk_us"] = (process.cpu_seconds(child.pid) - cpu) / got.chunks * 1e6
     if got.broken:
         say(f"{visit.contender}: {got.broken} of {plan.pace.streams} STREAMS BROKE in round {visit.round + 1}")

@@ -20,7 +20,7 @@ STAMP = b'"stamp_'
 """What stands before a chunk's instant; 20 digits and a quote follow."""
 STAMP_DIGITS = 20
 
-_COMPLETION = json.dumps(
+COMPLETION_BODY = json.dumps(
     {
         "id": "chatcmpl-bench0000000000000000000000",
         "object": "chat.completion",
@@ -46,8 +46,8 @@ _COMPLETION = json.dumps(
 
 COMPLETION = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: req_bench\r\n\r\n"
-    % len(_COMPLETION)
-    + _COMPLETION
+    % len(COMPLETION_BODY)
+    + COMPLETION_BODY
 )
 EMPTY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 NO_LENGTH = b"HTTP/1.1 411 Length Required\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

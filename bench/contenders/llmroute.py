@@ -1,24 +1,36 @@
 """The gateway with all of its policy on: keys, a request limit, breaker, metrics, a JSON line for each request."""
 
-import sys
-from importlib import metadata
+import subprocess
 from pathlib import Path
 
 from bench.contenders import CLIENT_KEY, CONNECTIONS_MAX, MODEL, UPSTREAM_KEY, Absent, Ports
 from llmroute_contract.compile import RouteSource, compile_gateway
 from llmroute_contract.llmroute import parse_spec
 
+_VERSIONS = """
+import platform
+from importlib.metadata import version
+beside = ", ".join(f"{part} {version(part)}" for part in ("uvicorn", "uvloop", "httptools"))
+print(f"{version('llmroute-sidecar')} (Python {platform.python_version()}, {beside})")
+"""
+"""Asked of the Python that serves, which need not be the one that measures."""
+
 
 class Llmroute:
     name = "llmroute"
     setup = "keys, request limit, breaker, metrics, a JSON line for each request"
 
+    def __init__(self, program: Path) -> None:
+        self._program = program
+
     def version(self) -> str:
-        _program()
-        parts = ("llmroute-sidecar", "uvicorn", "uvloop", "httptools")
-        versions = [metadata.version(part) for part in parts]
-        beside = ", ".join(f"{part} {version}" for part, version in zip(parts[1:], versions[1:], strict=True))
-        return f"{versions[0]} (Python {sys.version.split()[0]}, {beside})"
+        if not self._program.is_file():
+            raise Absent(f"there is no {self._program}; try: make setup")
+        python = str(self._program.parent / "python")
+        done = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True, timeout=20)
+        if done.returncode != 0:
+            raise Absent(f"{python} does not know llmroute: {done.stderr.strip()[-200:]}")
+        return done.stdout.strip()
 
     def prepare(self, folder: Path, ports: Ports) -> list[str]:
         config, secrets = folder / "config", folder / "secrets"
@@ -30,14 +42,7 @@ class Llmroute:
             (secrets / secret / key).write_text(value)
         places = ["--config-dir", str(config), "--secrets-dir", str(secrets)]
         ends = ["--host", "127.0.0.1", "--port", str(ports.data), "--admin-port", str(ports.admin)]
-        return [_program(), "serve", *places, *ends]
-
-
-def _program() -> str:
-    program = Path(sys.executable).parent / "llmroute"
-    if not program.is_file():
-        raise Absent(f"there is no {program}; try: make setup")
-    return str(program)
+        return [str(self._program), "serve", *places, *ends]
 
 
 def _compiled(upstream_port: int) -> dict[str, bytes]:
