@@ -1,8 +1,9 @@
 """Finds or makes the programs of a real control plane: etcd, kube-apiserver, kubectl.
 
-Order of search: `KUBEBUILDER_ASSETS`; our cache (`~/.cache/llmroute-test/<versions>`); `setup-envtest`, where a person has it;
-a build from the Go module proxy, where there is a Go toolchain. None of these: `Unavailable`, with one sentence that says how to
-get one. A person's own cluster (`LLMROUTE_TEST_KUBECONFIG`) is `control_plane.py`'s matter and needs no programs.
+Order of search: `KUBEBUILDER_ASSETS`; our cache (`~/.cache/llmroute-test/<versions>`); `setup-envtest`, where a person
+has it; a build from the Go module proxy, where there is a Go toolchain. None of these: `Unavailable`, with one sentence
+that says how to get one. A person's own cluster (`LLMROUTE_TEST_KUBECONFIG`) is `control_plane.py`'s matter and needs no
+programs.
 """
 
 import fcntl
@@ -24,8 +25,8 @@ ETCD = "3.6.16"
 PROGRAMS = ("etcd", "kube-apiserver")
 PROGRESS_SECONDS = 15.0
 HOW_TO_GET_ONE = (
-    "install Go 1.26 or newer (it is then built and cached, 6 to 10 minutes once), or set KUBEBUILDER_ASSETS to a folder "
-    "with etcd and kube-apiserver, or LLMROUTE_TEST_KUBECONFIG to a cluster that may be used for tests"
+    "install Go 1.26 or newer (it is then built and cached, 6 to 10 minutes once), or set KUBEBUILDER_ASSETS to a "
+    "folder with etcd and kube-apiserver, or LLMROUTE_TEST_KUBECONFIG to a cluster that may be used for tests"
 )
 
 

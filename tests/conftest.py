@@ -1,0 +1,21 @@
+"""Fixtures that several folders of tests share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.binaries import Unavailable
+from tests.cluster.control_plane import ControlPlane, running_control_plane
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """One control plane for the whole run; tests take namespaces of their own in it."""
+    try:
+        with running_control_plane(tmp_path_factory.mktemp("control-plane")) as plane:
+            yield plane
+    except Unavailable as reason:
+        if os.environ.get("CI"):
+            pytest.fail(f"there is no control plane: {reason}")
+        pytest.skip(f"there is no control plane: {reason}")
