@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 LOCK := requirements/dev.txt
 PARTS := contract sidecar operator
 
-.PHONY: help setup run test check bench lock generate fmt clean
+.PHONY: help setup run test check lint bench generate fmt lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,8 +29,33 @@ setup: $(VENV)/.ready ## .venv with everything in it, the commands in .venv/bin
 run: setup ## the quickstart on mock:// upstreams, on localhost
 	@$(BIN)/llmroute run -f examples/quickstart.yaml --secrets-from examples/quickstart.yaml
 
+test: setup ## everything: lint, types, and every test, control plane included
+	@$(BIN)/python -m tools.debian openssl=openssl curl=curl
+	@$(BIN)/python -m tests.cluster
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/pytest
+
+check: setup lint ## the fast loop: lint, types, imports, unit tests
+	@$(BIN)/pytest -q -m "not server and not cluster"
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## the gateway beside nginx and Envoy, as ratios in one run
+	@$(BIN)/python -m bench $(BENCH)
+
+generate: setup ## files that have a source in the code: the CRD, docs/errors.md
+	@$(BIN)/python -m tools.generate
+
+fmt: setup ## format the code and mend what lint can mend
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+
 lock: setup ## resolve the locks anew (versions and hashes, no address)
-	@tools/lock
+	@tools/lock $(LOCK_ARGUMENTS)
 
 clean: ## take the environment away
 	rm -rf $(VENV)

@@ -15,6 +15,7 @@ from bench.contenders.envoy import Envoy
 from bench.contenders.llmroute import Llmroute
 from bench.contenders.nginx import Nginx
 from bench.provision import say
+from tools import debian
 
 NAMES = ("nginx", "envoy", "llmroute")
 
@@ -28,8 +29,8 @@ def main() -> int:
         say(str(error))
         return 1
     wanted = arguments.only or list(NAMES)
-    provision.debian({"wrk": "wrk"} | ({"nginx": "nginx-light"} if "nginx" in wanted else {}))
-    if provision.find("wrk") is None:
+    debian.install({"wrk": "wrk"} | ({"nginx": "nginx-light"} if "nginx" in wanted else {}), "bench")
+    if debian.find("wrk") is None:
         say("nothing can be measured without wrk")
         return 1
     environment = provision.environment() if "envoy" in wanted or arguments.profile else None

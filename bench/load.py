@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contenders import CLIENT_KEY, MODEL
-from bench.provision import find
 from bench.upstream import COMPLETION_BODY, STAMP
+from tools.debian import find
 
 PATH = "/v1/chat/completions"
 _SCRIPT = Path(__file__).with_name("post.lua")

@@ -1,11 +1,9 @@
-"""Gets the contenders' programs: Debian's packages, and a virtual environment of its own for what PyPI has.
+"""Gets what contenders need of PyPI, in a virtual environment of its own. Debian's packages are `tools/debian.py`'s.
 
 Says aloud what it installs. What cannot be had is left out of the run with one line, never an error.
 """
 
 import hashlib
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,36 +15,6 @@ _INSTALL_SECONDS = 300
 
 def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def debian(programs: dict[str, str]) -> None:
-    """Installs the packages (program -> package) whose programs are absent, where this is root on a Debian."""
-    missing = sorted({package for program, package in programs.items() if find(program) is None})
-    if not missing:
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        say(f"NOT FOUND: {', '.join(missing)}; as root: apt-get install --no-install-recommends {' '.join(missing)}")
-        return
-    say(f"installing Debian packages: {' '.join(missing)}")
-    install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
-    if not _ran(install):
-        _ran(["apt-get", "update"])
-        if not _ran(install):
-            say(f"COULD NOT INSTALL {' '.join(missing)}")
-
-
-def _ran(command: list[str]) -> bool:
-    # RUNLEVEL=1: invoke-rc.d(8) then starts no service, so that Debian's nginx does not take port 80
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    try:
-        return subprocess.run(command, env=env, capture_output=True, timeout=_INSTALL_SECONDS).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def find(program: str) -> str | None:
-    """Where a program is; Debian has servers in a folder that is not on everybody's PATH."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 
 
 def environment() -> Path | None:

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from bench.contenders import CONNECTIONS_MAX, READY_PATH, Absent, Ports
-from bench.provision import find
+from tools.debian import find
 
 _CONFIG = """\
 daemon off;

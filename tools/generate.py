@@ -1,0 +1,50 @@
+"""Every file that has a source in the code. `make generate` writes them; a test fails when one is stale."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmroute_contract.crd import crd_yaml
+from llmroute_sidecar.pipeline.errors import TABLE
+
+REPOSITORY = Path(__file__).parents[1]
+HEADER = "<!-- Generated from sidecar/src/llmroute_sidecar/pipeline/errors.py by `make generate`. Do not edit. -->\n"
+ABOUT = """
+# Errors
+
+Every error is OpenAI's (`{"error": {"message", "type", "param", "code"}}`); on `/v1/messages` it is Anthropic's
+(`{"type": "error", "error": {"type", "message", "code"}}`). `x-llmroute-origin` says who said no: `gateway`, or
+`upstream` for an answer that is handed on as it is (400, 404, 409, 413, 422 and other 4xx of the provider's).
+
+| code | status | OpenAI type | Anthropic type | when | SDKs retry |
+|---|---|---|---|---|---|
+"""
+
+
+def errors_page() -> str:
+    """docs/errors.md: the error table, as the gateway has it."""
+    rows = "".join(
+        f"| `{code}` | {row.status} | `{row.type}` | `{row.anthropic_type}` | {row.case} | "
+        f"{_retried(row.status, row.retry)} |\n"
+        for code, row in TABLE.items()
+    )
+    return HEADER + ABOUT + rows
+
+
+def _retried(status: int, worthwhile: bool) -> str:
+    """The official SDKs try 408, 409, 429 and 5xx again unless `x-should-retry` is `false`."""
+    if status not in (408, 409, 429) and status < 500:
+        return "no"
+    return "yes" if worthwhile else "no: `x-should-retry: false`"
+
+
+def generated() -> Mapping[Path, str]:
+    """Each generated file and what must be in it."""
+    return {
+        REPOSITORY / "manifests" / "crd" / "llmroutes.yaml": crd_yaml(),
+        REPOSITORY / "docs" / "errors.md": errors_page(),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in generated().items():
+        path.write_text(text)
