@@ -2,8 +2,8 @@
 
 Order of search: `KUBEBUILDER_ASSETS`; our cache (`~/.cache/llmroute-test/<versions>`); `setup-envtest`, where a person
 has it; a build from the Go module proxy, where there is a Go toolchain. None of these: `Unavailable`, with one sentence
-that says how to get one. A person's own cluster (`LLMROUTE_TEST_KUBECONFIG`) is `control_plane.py`'s matter and needs no
-programs.
+that says how to get one. A person's own cluster (`LLMROUTE_TEST_KUBECONFIG`) is `control_plane.py`'s matter and needs
+no programs.
 """
 
 import fcntl

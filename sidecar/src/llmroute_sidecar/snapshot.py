@@ -98,7 +98,8 @@ class Snapshot:
     models: ModelTable
     keys: KeyRing
     open: bool
-    """Whether at least one route asks for no key."""
+    """Whether a call without a key may go on: a route asks for none, or there is no route, and then no key that could be
+    right; such a call is to hear that its model is not here, not that its key is wrong."""
     missing_secrets: tuple[MissingSecret, ...]
     model_names: frozenset[str]
     """The configured model names, which metrics may use as labels."""
@@ -136,7 +137,7 @@ def build(
         upstreams=upstreams,
         models=ModelTable(_first_of_each_name(entries), default),
         keys=KeyRing.build(keys),
-        open=any(route.auth.mode == "None" for route in routes),
+        open=not routes or any(route.auth.mode == "None" for route in routes),
         missing_secrets=tuple(missing),
         model_names=frozenset(entry.name for entry in entries),
     )
