@@ -8,15 +8,19 @@ accepted, which is served instead where the new one is refused, byte for byte. T
 
 1. *References.* A new generation that does not hold in itself is refused. So is one whose fallback no served model
    fits: refusing one route takes its models away, which may leave another's fallback unknown. Where fallbacks lead
-   round in a circle, the route that closed it is refused: the youngest of those whose step was not accepted before.
+   round in a circle, the route that closed it is refused: steps that were accepted before come first, then new ones,
+   the older routes' before the younger's.
 2. *Conflicts.* Of two routes that name the same model (or both a default upstream) the older keeps it; the other is
    served without it, and told so. This settles the last accepted forms too.
 3. *Size.* What was accepted before keeps its place in the ConfigMap; the room that is left goes to new generations,
    older routes first. One that does not fit is refused, and 1 and 2 are looked at anew.
+4. *Second look.* A refusal may have put back a model that another route was refused for before; that one has a second
+   chance, once. So a broken edit to one route never makes a good one next to it look bad.
 
-Each round refuses a new generation that was not refused before, so it ends; all that is iterated over is sorted by
-rank, so that the same routes make the same bytes, whatever their order. What was accepted names only what is served;
-a last accepted form may name a model that has gone since, and a gateway passes over such a fallback.
+Each round refuses a new generation that was not refused before, or is a draft's one second look, so it ends; all that
+is iterated over is sorted by rank, so that the same routes make the same bytes, whatever their order. What was accepted
+names only what is served; a last accepted form may name a model that has gone since, and a gateway passes over such a
+fallback.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,18 +30,11 @@ import msgspec
 
 from llmroute_contract import compiled as c
 from llmroute_contract.compile_one import compile_route, inactive_fields
-from llmroute_contract.draft import Draft, RouteSource, age_of, owners_of
-from llmroute_contract.fallbacks import refuse_bad_fallbacks
+from llmroute_contract.draft import Draft, RouteSource, owners_of
+from llmroute_contract.fallbacks import look_again, refuse_bad_fallbacks
 from llmroute_contract.llmroute import LLMRouteSpec
-from llmroute_contract.problem import Problem
-from llmroute_contract.references import (
-    ModelFinder,
-    check_route,
-    unknown_models,
-)
-
-INDEX_ENTRY_BYTES = 512
-"""More than a route's entry in `gateway.json` can take, and than the rest of that file does."""
+from llmroute_contract.problem import TOLD_MAX, Problem
+from llmroute_contract.references import ServedNames, check_route, unknown_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +42,13 @@ class Verdict:
     """What came of one route."""
 
     accepted: bool
+    """Whether all of the new generation is served."""
     problems: tuple[Problem, ...]
+    """At most TOLD_MAX. An accepted route has those that it works with all the same (UnknownModel)."""
     serving: int | None
     """The generation in the configuration; None where the route is not in it."""
     inactive: tuple[str, ...] = ()
-    """Fields that this version carries but does not act on yet, each with why."""
+    """Fields that this version carries but does not act on yet, each with why; at most TOLD_MAX."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +69,22 @@ class _Settled:
 
     @property
     def size(self) -> int:
-        return len(self.data) + INDEX_ENTRY_BYTES
+        return c.size_of(self.route, self.data)
 
 
 def compile_gateway(namespace: str, gateway: str, sources: Iterable[RouteSource]) -> Compilation:
     """The files of `gateway` and a verdict on each of `sources` (all of its routes, in any order)."""
-    drafts = [_draft(namespace, gateway, source) for source in sorted(sources, key=age_of)]
-    refused = True
-    settled: list[_Settled] = []
-    while refused:
+    drafts = sorted((_draft(namespace, gateway, source) for source in sources), key=lambda draft: draft.rank)
+    room = c.CONFIGMAP_MAX_BYTES - len(c.encode(c.index_of(namespace, gateway, ())))
+    while True:
         refuse_bad_fallbacks(drafts)
         settled = _settle_conflicts(drafts)
-        refused = _refuse_what_does_not_fit(gateway, settled)
-    served = _within_size(settled)
+        if not _refuse_what_does_not_fit(settled, room) and not look_again(drafts):
+            break
+    served = _within_size(settled, room)
     _tell_unknown_models(served)
-    files = c.gateway_files(namespace, gateway, [(one.route, one.data) for one in served])
-    revision = c.decode(files[c.GATEWAY_FILE], c.CompiledGateway).revision
-    return Compilation(revision, files, _verdicts(drafts, settled, served))
+    index, files = c.gateway_files(namespace, gateway, [(one.route, one.data) for one in served])
+    return Compilation(index.revision, files, _verdicts(drafts, settled, served))
 
 
 def _draft(namespace: str, gateway: str, source: RouteSource) -> Draft:
@@ -107,9 +105,9 @@ def _verdicts(
         spec = draft.source.spec
         verdicts[draft.name] = Verdict(
             accepted=all(problem.reason == "UnknownModel" for problem in problems),
-            problems=problems,
+            problems=problems[:TOLD_MAX],
             serving=serving.get(draft.name),
-            inactive=() if draft.refusals or isinstance(spec, tuple) else inactive_fields(spec),
+            inactive=() if draft.refusals or isinstance(spec, tuple) else inactive_fields(spec)[:TOLD_MAX],
         )
     return verdicts
 
@@ -163,14 +161,13 @@ def _default_conflict(owner: str) -> Problem:
 # --- size
 
 
-def _refuse_what_does_not_fit(gateway: str, settled: Sequence[_Settled]) -> bool:
+def _refuse_what_does_not_fit(settled: Sequence[_Settled], room: int) -> bool:
     """Whether any was refused."""
-    room = _room()
     if sum(one.size for one in settled) <= room:
         return False
     # What was accepted before has its place; a new generation that is smaller gives some of it away.
     growth = [one.size - _size_before(one.draft) for one in settled]
-    room -= sum(_size_before(one.draft) for one in settled) + sum(grown for grown in growth if grown < 0)
+    room -= sum(one.size if grown < 0 else one.size - grown for one, grown in zip(settled, growth, strict=True))
     refused = False
     for one, grown in zip(settled, growth, strict=True):
         if one.draft.refusals or grown <= 0:
@@ -178,39 +175,34 @@ def _refuse_what_does_not_fit(gateway: str, settled: Sequence[_Settled]) -> bool
         if grown <= room:
             room -= grown
         else:
-            one.draft.refusals.append(_too_large(gateway, len(one.data), grown - max(room, 0)))
+            one.draft.refusals.append(_too_large(one, grown - max(room, 0)))
             refused = True
     return refused
 
 
-def _room() -> int:
-    return c.CONFIGMAP_MAX_BYTES - INDEX_ENTRY_BYTES
-
-
 def _size_before(draft: Draft) -> int:
     before = draft.source.last_accepted
-    return len(c.encode(before)) + INDEX_ENTRY_BYTES if before is not None else 0
+    return c.size_of(before, c.encode(before)) if before is not None else 0
 
 
-def _too_large(gateway: str, size: int, too_much: int) -> Problem:
+def _too_large(one: _Settled, too_much: int) -> Problem:
     return Problem(
         "spec",
         "ConfigMapTooLarge",
-        f"compiles to {size} bytes, {too_much} more than the ConfigMap of gateway {gateway!r} has room for; "
-        "split the route over several gateways",
+        f"compiles to {len(one.data)} bytes, {too_much} more than the ConfigMap of gateway {one.route.gateway!r} "
+        "has room for; split the route over several gateways",
     )
 
 
-def _within_size(settled: Sequence[_Settled]) -> list[_Settled]:
+def _within_size(settled: Sequence[_Settled], room: int) -> list[_Settled]:
     """All, but for the case that what was last accepted is itself too much (of a version with a larger bound, say)."""
-    room = _room()
     served = []
     for one in settled:
         if one.size <= room:
             room -= one.size
             served.append(one)
         else:
-            one.told.append(_too_large(one.route.gateway, len(one.data), one.size - room))
+            one.told.append(_too_large(one, one.size - room))
     return served
 
 
@@ -221,16 +213,15 @@ def _tell_unknown_models(served: Sequence[_Settled]) -> None:
     """Told, not refused: the route works, and the model may come yet."""
     if any(one.route.default_upstream is not None for one in served):
         return  # any name reaches the default upstream
-    find = ModelFinder(model.name for one in served for model in one.route.models)
+    names = ServedNames([model.name for one in served for model in one.route.models])
     for one in served:
         spec = one.draft.source.spec
         if not one.draft.refusals and isinstance(spec, LLMRouteSpec):
-            one.told += unknown_models(spec, find)
+            one.told += unknown_models(spec, names)
 
 
 __all__ = [
     "Compilation",
-    "ModelFinder",
     "RouteSource",
     "Verdict",
     "compile_gateway",

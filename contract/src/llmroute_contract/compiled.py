@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from llmroute_contract.scalars import parse_upstream_url
+from llmroute_contract.mock_url import check_upstream_url
 
 SCHEMA_VERSION = 1
 GATEWAY_FILE = "gateway.json"
@@ -37,7 +37,7 @@ class SecretEntry(Compiled, frozen=True):
 class CompiledClient(Compiled, frozen=True):
     name: str
     models: tuple[str, ...] | None
-    expires_at: datetime | None
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None
 
 
 class CompiledAuth(Compiled, frozen=True):
@@ -141,7 +141,7 @@ T = TypeVar("T", CompiledRoute, CompiledGateway)
 
 
 class Unreadable(ValueError):
-    """A compiled file that cannot be used; the text says which field and why, and holds no value of the file."""
+    """A compiled file that cannot be used; the text says which field and why."""
 
 
 def configmap_name(gateway: str) -> str:
@@ -187,21 +187,35 @@ def revision_of(entries: Iterable[RouteEntry]) -> str:
     return digest(f"{SCHEMA_VERSION}\n{lines}".encode())[:16]
 
 
-def gateway_files(namespace: str, gateway: str, routes: Iterable[tuple[CompiledRoute, bytes]]) -> Mapping[str, bytes]:
-    """All files of a gateway, from its routes with their bytes, in order of precedence."""
-    files: dict[str, bytes] = {}
-    entries = []
-    for route, data in routes:
-        files[route_file(route.name)] = data
-        entries.append(RouteEntry(route.name, route_file(route.name), digest(data), route.generation))
-    index = CompiledGateway(SCHEMA_VERSION, namespace, gateway, revision_of(entries), tuple(entries))
+def index_of(namespace: str, gateway: str, entries: Iterable[RouteEntry]) -> CompiledGateway:
+    """What `gateway.json` says, from its entries in order of precedence."""
+    entries = tuple(entries)
+    return CompiledGateway(SCHEMA_VERSION, namespace, gateway, revision_of(entries), entries)
+
+
+def _entry_of(route: CompiledRoute, data: bytes) -> RouteEntry:
+    return RouteEntry(route.name, route_file(route.name), digest(data), route.generation)
+
+
+def size_of(route: CompiledRoute, data: bytes) -> int:
+    """What a route with these bytes takes of the ConfigMap: its file, and its entry in `gateway.json` with a comma."""
+    return len(data) + len(msgspec.json.encode(_entry_of(route, data))) + 1
+
+
+def gateway_files(
+    namespace: str, gateway: str, routes: Iterable[tuple[CompiledRoute, bytes]]
+) -> tuple[CompiledGateway, Mapping[str, bytes]]:
+    """All files of a gateway, from its routes with their bytes, in order of precedence; and what the index says."""
+    routes = list(routes)
+    index = index_of(namespace, gateway, (_entry_of(route, data) for route, data in routes))
+    files = {entry.file: data for entry, (_, data) in zip(index.routes, routes, strict=True)}
     files[GATEWAY_FILE] = encode(index)
-    return files
+    return index, files
 
 
 def check_url(upstream: CompiledUpstream) -> None:
     """Raises ValueError where an upstream's URL cannot be parsed (a file from another hand than the compiler's)."""
     try:
-        parse_upstream_url(upstream.url)
+        check_upstream_url(upstream.url)
     except ValueError as error:
         raise ValueError(f"the url of upstream {upstream.name!r} {error}") from None

@@ -1,11 +1,10 @@
 """The CustomResourceDefinition, generated from the models in `llmroute.py`, so that there is one source of the API.
 
-`python -m llmroute_contract.crd` prints it; `manifests/crd/llmroutes.yaml` holds it, and a test fails when that is
-stale. Owns the translation of pydantic's JSON Schema into the structural schema that Kubernetes takes, and what only a
-CRD has: scope, names, printer columns. Every field's own rules belong to the models.
+`manifests/crd/llmroutes.yaml` holds it, `make generate` writes that, and a test fails when it is stale. Owns the
+translation of pydantic's JSON Schema into the structural schema that Kubernetes takes, and what only a CRD has: scope,
+names, printer columns. Every field's own rules belong to the models.
 """
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +22,8 @@ from llmroute_contract.llmroute import (
 )
 from llmroute_contract.part import cel
 
-COMMAND = "python -m llmroute_contract.crd"
-HEADER = f"# Generated from contract/src/llmroute_contract/llmroute.py. Do not edit; change that and run:\n#   {COMMAND} > manifests/crd/llmroutes.yaml\n"  # fmt: skip  # noqa: E501 - a command is copied as one line
+COMMAND = "make generate"
+HEADER = f"# Generated from contract/src/llmroute_contract/llmroute.py by `{COMMAND}`. Do not edit.\n"
 
 _Schema = dict[str, Any]
 
@@ -94,7 +93,16 @@ def custom_resource_definition() -> _Schema:
 
 def crd_yaml() -> str:
     """The text of `manifests/crd/llmroutes.yaml`."""
-    return HEADER + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=120, allow_unicode=True)
+    return HEADER + yaml.dump(
+        custom_resource_definition(), Dumper=_PlainDumper, sort_keys=False, width=120, allow_unicode=True
+    )
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Without anchors and aliases for what stands twice: people, and not all tools, read them."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
+        return True
 
 
 def _column(name: str, kind: str, path: str, priority: int, description: str) -> _Schema:
@@ -184,7 +192,3 @@ def _map_values(schema: Mapping[str, Any]) -> _Schema:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-if __name__ == "__main__":
-    sys.stdout.write(crd_yaml())

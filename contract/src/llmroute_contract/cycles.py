@@ -5,7 +5,7 @@ chain may be 1,000 long), takes time linear in the steps, and answers in the gra
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Graph = Mapping[str, Sequence[str]]
 
@@ -53,6 +53,42 @@ def _finished(graph: Graph) -> Iterator[str]:
             else:
                 seen.add(unseen)
                 walk.append((unseen, iter(graph[unseen])))
+
+
+def reachable(graph: Graph, starts: Iterable[str]) -> set[str]:
+    """The names that can be come to from `starts`, these included."""
+    seen = set(starts)
+    pending = list(seen)
+    while pending:
+        fresh = [follower for follower in graph[pending.pop()] if follower not in seen]
+        seen.update(fresh)
+        pending += fresh
+    return seen
+
+
+def leads_to(graph: Graph, backwards: Graph, starts: Iterable[str], ends: Iterable[str]) -> bool:
+    """Whether a way leads from one of `starts` to one of `ends`; `backwards` is `graph` against its arrows.
+
+    Walks from both sides by turns, so that it costs no more than twice the smaller side: adding one step after the
+    other to a long chain, most often that is a single name.
+    """
+    from_start, from_end = set(starts), set(ends)
+    sides = (
+        (graph, from_start, from_end, list(from_start)),
+        (backwards, from_end, from_start, list(from_end)),
+    )
+    if from_start & from_end:
+        return True
+    while True:
+        for steps, seen, other, pending in sides:
+            if not pending:
+                return False
+            for name in steps[pending.pop()]:
+                if name in other:
+                    return True
+                if name not in seen:
+                    seen.add(name)
+                    pending.append(name)
 
 
 def shortest_way(graph: Graph, start: str, end: str) -> list[str]:

@@ -12,18 +12,13 @@ from llmroute_contract.problem import Problem
 
 @dataclass(frozen=True, slots=True)
 class RouteSource:
-    """One route as it stands: its typed spec, or why it has none."""
+    """One route as it stands: its typed spec, or why it has none. Its name is its own within the gateway."""
 
     name: str
     spec: LLMRouteSpec | tuple[Problem, ...]
     generation: int = 0
     created: datetime | None = None  # None: younger than all that have one
     last_accepted: c.CompiledRoute | None = None
-
-
-def age_of(source: RouteSource) -> tuple[datetime, str]:
-    """Sorts the older first, and never two alike."""
-    return (source.created or datetime.max.replace(tzinfo=UTC), source.name)
 
 
 @dataclass(slots=True)
@@ -33,6 +28,8 @@ class Draft:
     source: RouteSource
     fresh: c.CompiledRoute | None
     refusals: list[Problem]
+    looked_at_again: bool = False
+    """Whether refusals were taken back once."""
     fallbacks_before: Mapping[str, Sequence[str]] = field(init=False)
     """By model, as they were last accepted."""
 
@@ -43,6 +40,16 @@ class Draft:
     @property
     def name(self) -> str:
         return self.source.name
+
+    @property
+    def rank(self) -> tuple[datetime, str]:
+        """Sorts the older first, and never two alike."""
+        return (self.source.created or datetime.max.replace(tzinfo=UTC), self.source.name)
+
+    @property
+    def fallbacks(self) -> set[str]:
+        """Of the new generation."""
+        return {name for model in (self.fresh.models if self.fresh else ()) for name in model.fallbacks}
 
     @property
     def route(self) -> c.CompiledRoute | None:

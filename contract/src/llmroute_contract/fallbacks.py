@@ -1,71 +1,93 @@
-"""Refuses new generations whose fallbacks lead nowhere or round in a circle. The rules stand in `compile.py`."""
+"""Refuses new generations whose fallbacks lead nowhere or round in a circle. The rules stand in `compile.py`.
 
-from collections.abc import Sequence
+Both parts touch each step of a fallback a bounded number of times: a namespace may hold thousands of routes, and one
+tenant's wrong ones must not keep the controller from the others'.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-from llmroute_contract.cycles import knots
-from llmroute_contract.draft import Draft, Owners, age_of, owners_of
+from llmroute_contract import compiled as c
+from llmroute_contract.cycles import knots, leads_to, reachable
+from llmroute_contract.draft import Draft, Owners, owners_of
 from llmroute_contract.llmroute import LLMRouteSpec
-from llmroute_contract.problem import TOLD_MAX
 from llmroute_contract.references import ModelFinder, cyclic_fallback, fallback_graph, unknown_fallbacks
+
+CIRCLES_TOLD = 3
+"""Of one route. Its first circle is most often its only one; each costs a search for its shortest form."""
 
 
 def refuse_bad_fallbacks(drafts: Sequence[Draft]) -> None:
     """Until nothing more is refused: there are no more rounds than drafts, for each refuses one that was not yet."""
-    refused = True
-    while refused:
-        owners = owners_of(drafts)
-        find = ModelFinder(owners)
-        refused = _refuse_unknown_fallbacks(drafts, find) or _refuse_cycles(owners, find)
+    while _refuse_unknown_fallbacks(drafts) or _refuse_circles(drafts):
+        pass
 
 
-def _refuse_unknown_fallbacks(drafts: Sequence[Draft], find: ModelFinder) -> bool:
-    """Whether any was refused. All are judged by the same models, none by what another's refusal leaves."""
-    refused_models = {
-        model.name: draft.name
-        for draft in drafts
-        if draft.refusals and isinstance(draft.source.spec, LLMRouteSpec)
-        for model in draft.source.spec.models or ()
-    }
+def look_again(drafts: Sequence[Draft]) -> bool:
+    """Takes back refusals for a fallback that is served after all, once for each draft. Whether there were any.
+
+    Another route's refusal does that: it puts back its last accepted form, whose models were not looked for before.
+    """
+    find = ModelFinder(_names(draft.route for draft in drafts))
     found = [
-        (draft, problems)
+        draft
         for draft in drafts
-        if not draft.refusals and isinstance(draft.source.spec, LLMRouteSpec)
-        if (problems := unknown_fallbacks(draft.source.spec, find, refused_models))
+        if draft.fresh is not None and draft.refusals and not draft.looked_at_again
+        if all(problem.reason == "UnknownFallback" for problem in draft.refusals)
+        if not unknown_fallbacks(draft.fresh, find, {})
     ]
-    for draft, problems in found:
-        draft.refusals += problems
+    for draft in found:
+        draft.looked_at_again = True
+        draft.refusals.clear()
     return bool(found)
 
 
-def _refuse_cycles(owners: Owners, find: ModelFinder) -> bool:
-    """Whether any was refused: of each knot one route, after which the next round looks what is left of it.
+# --- unknown
 
-    A knot of last accepted forms alone has nobody to refuse (a name of theirs may be served by another entry since);
-    it stays, and gateways plan each model once.
-    """
-    graph = fallback_graph({name: owned.model.fallbacks for name, owned in owners.items()}, find)
-    refused: set[str] = set()
-    for knot in knots(graph):
-        steps = [step for entry in graph if entry in knot for step in _steps_within(knot, entry, owners, find)]
-        if any(step.draft.name in refused for step in steps):
-            continue  # this knot may be gone already
-        able = [step for step in steps if not step.draft.refusals]
-        if able:
-            new = [step for step in able if not step.was_accepted_before]
-            culprit = max((step.draft for step in new or able), key=lambda draft: age_of(draft.source))
-            culprit.refusals += [
-                cyclic_fallback(step.field, step.entry, step.following, graph)
-                for step in islice((step for step in able if step.draft is culprit), TOLD_MAX)
-            ]
-            refused.add(culprit.name)
-    return bool(refused)
+
+def _refuse_unknown_fallbacks(drafts: Sequence[Draft]) -> bool:
+    """Whether any was refused. A refusal takes models away: only the drafts that fall back on those are judged anew."""
+    find = ModelFinder(_names(draft.route for draft in drafts))
+    refused_models = {name: draft.name for draft in drafts if draft.refusals for name in _wanted(draft)}
+    falling_back_on: dict[str, list[Draft]] = {}
+    pending = deque(drafts)
+    refused = False
+    while pending:
+        draft = pending.popleft()
+        if draft.refusals or draft.fresh is None:
+            continue
+        draft.refusals += unknown_fallbacks(draft.fresh, find, refused_models)
+        if not draft.refusals:
+            for fallback in draft.fallbacks:
+                falling_back_on.setdefault(find(fallback) or "", []).append(draft)
+            continue
+        refused = True
+        refused_models.update(dict.fromkeys(_wanted(draft), draft.name))
+        for name in _names([draft.source.last_accepted]):
+            find.add(name)
+        for name in _names([draft.fresh]):
+            if find.remove(name):
+                pending += falling_back_on.pop(name, ())
+    return refused
+
+
+def _names(routes: Iterable[c.CompiledRoute | None]) -> Iterator[str]:
+    return (model.name for route in routes if route is not None for model in route.models)
+
+
+def _wanted(draft: Draft) -> list[str]:
+    """The models that the new generation names, where it can be read."""
+    spec = draft.source.spec
+    return [model.name for model in spec.models or ()] if isinstance(spec, LLMRouteSpec) else []
+
+
+# --- circles
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A fallback of `entry` that leads to `following`, an entry of the same knot."""
+    """A fallback of `entry` that leads to `following`, both entries of one knot."""
 
     draft: Draft
     field: str
@@ -74,7 +96,20 @@ class _Step:
     was_accepted_before: bool
 
 
-def _steps_within(knot: frozenset[str], entry: str, owners: Owners, find: ModelFinder) -> list[_Step]:
+def _refuse_circles(drafts: Sequence[Draft]) -> bool:
+    """Whether any was refused."""
+    owners = owners_of(drafts)
+    find = ModelFinder(owners)
+    graph = fallback_graph({name: owned.model.fallbacks for name, owned in owners.items()}, find)
+    # Knots have no step in common, and there is mostly none: then a single walk over all routes was enough.
+    refused = [
+        _refuse_in_knot([step for entry in graph if entry in knot for step in _steps_within(knot, entry, owners, find)])
+        for knot in knots(graph)
+    ]
+    return any(refused)
+
+
+def _steps_within(knot: Collection[str], entry: str, owners: Owners, find: ModelFinder) -> list[_Step]:
     owned = owners[entry]
     accepted = owned.draft.fallbacks_before.get(entry, ())
     return [
@@ -82,3 +117,71 @@ def _steps_within(knot: frozenset[str], entry: str, owners: Owners, find: ModelF
         for index, fallback in enumerate(owned.model.fallbacks)
         if (following := find(fallback)) is not None and following in knot
     ]
+
+
+def _refuse_in_knot(steps: Sequence[_Step]) -> bool:
+    """Lays the steps one route after the other and refuses those that close a circle. Whether any was refused.
+
+    What is served anyway is laid first (circles of last accepted forms alone have nobody to refuse: a name of theirs
+    may be served by another entry since; gateways plan each model once). Then come steps that were accepted before,
+    then new ones, each from the oldest route on.
+    """
+    laid = _Laid(steps)
+    for step in steps:
+        if step.draft.refusals:
+            laid.add(step)
+    refused = False
+    for before in (True, False):
+        for draft, theirs in _by_draft(step for step in steps if step.was_accepted_before is before):
+            if draft.refusals:
+                continue
+            for step in theirs:
+                laid.add(step)
+            circling = laid.on_a_circle(theirs)
+            if circling:
+                refused = True
+                draft.refusals += [
+                    cyclic_fallback(step.field, step.entry, step.following, laid.forwards)
+                    for step in circling[:CIRCLES_TOLD]
+                ]
+                if not before:  # else they are served still, by the last accepted form
+                    for step in reversed(theirs):
+                        laid.remove_last(step)
+    return refused
+
+
+def _by_draft(steps: Iterable[_Step]) -> list[tuple[Draft, list[_Step]]]:
+    """The oldest draft first."""
+    found: dict[str, tuple[Draft, list[_Step]]] = {}
+    for step in steps:
+        found.setdefault(step.draft.name, (step.draft, []))[1].append(step)
+    return sorted(found.values(), key=lambda one: one[0].rank)
+
+
+class _Laid:
+    """The steps laid so far, to be walked both ways."""
+
+    def __init__(self, steps: Sequence[_Step]) -> None:
+        self.forwards: dict[str, list[str]] = {step.entry: [] for step in steps}
+        self._backwards: dict[str, list[str]] = {step.entry: [] for step in steps}
+
+    def add(self, step: _Step) -> None:
+        self.forwards[step.entry].append(step.following)
+        self._backwards[step.following].append(step.entry)
+
+    def remove_last(self, step: _Step) -> None:
+        """`step` is the one that was added last of those that are laid."""
+        self.forwards[step.entry].pop()
+        self._backwards[step.following].pop()
+
+    def on_a_circle(self, steps: Sequence[_Step]) -> list[_Step]:
+        """Those of `steps`, which are laid, from which a way leads back."""
+        followings = {step.following for step in steps}
+        if not leads_to(self.forwards, self._backwards, followings, {step.entry for step in steps}):
+            return []
+        reached = reachable(self.forwards, followings)
+        groups = knots({name: following for name, following in self.forwards.items() if name in reached})
+        group_of = {name: index for index, group in enumerate(groups) for name in group}
+        return [
+            step for step in steps if step.entry in group_of and group_of[step.entry] == group_of.get(step.following)
+        ]

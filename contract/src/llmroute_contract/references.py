@@ -4,43 +4,67 @@
 never raise. Which of them keep a route's new generation from being served is for `compile.py` to say.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from llmroute_contract.compiled import CompiledRoute
 from llmroute_contract.cycles import Graph, shortest_way
 from llmroute_contract.llmroute import LLMRouteSpec
 from llmroute_contract.problem import Problem
 
 WAY_SHOWN = 8  # names of a cycle that a message shows
+NAMES_SHOWN = 10  # upstreams of a route that a message shows
 
 
 class ModelFinder:
-    """Finds the pattern that serves a model: an exact name first, then the longest prefix."""
+    """Finds the pattern that serves a model: an exact name first, then the longest prefix.
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        names = set(patterns)
-        self._exact = frozenset(name for name in names if not name.endswith("*"))
-        self._prefixes = frozenset(name[:-1] for name in names if name.endswith("*"))
+    Several routes may name a pattern: it is there until each of them has taken it away.
+    """
+
+    def __init__(self, patterns: Iterable[str] = ()) -> None:
+        self._claims = Counter(patterns)
         # One look per length that occurs, not per prefix: a thousand prefixes have a dozen lengths.
-        self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
-        self._stems = sorted(name.removesuffix("*") for name in names)
+        self._prefix_lengths = sorted({len(name) for name in self._claims if name.endswith("*")}, reverse=True)
 
     def __call__(self, model: str) -> str | None:
         """The pattern, or None where no entry serves `model`."""
-        if model in self._exact:
+        if model in self._claims and not model.endswith("*"):
             return model
-        for length in self._lengths:
-            if length <= len(model) and model[:length] in self._prefixes:
-                return f"{model[:length]}*"
+        for length in self._prefix_lengths:
+            if length <= len(model) + 1 and (pattern := f"{model[: length - 1]}*") in self._claims:
+                return pattern
         return None
 
-    def fits_any(self, pattern: str) -> bool:
+    def add(self, pattern: str) -> None:
+        self._claims[pattern] += 1
+        if pattern.endswith("*") and len(pattern) not in self._prefix_lengths:
+            insort(self._prefix_lengths, len(pattern), key=lambda length: -length)
+
+    def remove(self, pattern: str) -> bool:
+        """Whether nobody names it any more."""
+        self._claims[pattern] -= 1
+        if self._claims[pattern] > 0:
+            return False
+        del self._claims[pattern]
+        return True
+
+
+class ServedNames:
+    """All patterns of a gateway, to ask whether one that is not an entry's fits any of them."""
+
+    def __init__(self, patterns: Collection[str]) -> None:
+        self._find = ModelFinder(patterns)
+        self._stems = sorted(name.removesuffix("*") for name in patterns)
+
+    def fit(self, pattern: str) -> bool:
         """Whether `pattern` covers a name that an entry serves."""
         if not pattern.endswith("*"):
-            return self(pattern) is not None
+            return self._find(pattern) is not None
         stem = pattern[:-1]
         place = bisect_left(self._stems, stem)
-        return (place < len(self._stems) and self._stems[place].startswith(stem)) or self(stem) is not None
+        return (place < len(self._stems) and self._stems[place].startswith(stem)) or self._find(stem) is not None
 
 
 def check_route(spec: LLMRouteSpec) -> tuple[Problem, ...]:
@@ -75,17 +99,17 @@ def _repeated(field: str, names: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _unknown_upstream(field: str, name: str, known: Iterable[str]) -> Problem:
-    message = f"no upstream is named {name!r}; this route has {', '.join(sorted(known))}"
-    return Problem(field, "UnknownUpstream", message)
+def _unknown_upstream(field: str, name: str, known: Collection[str]) -> Problem:
+    shown = [*sorted(known)[:NAMES_SHOWN], *(["..."] if len(known) > NAMES_SHOWN else [])]
+    return Problem(field, "UnknownUpstream", f"no upstream is named {name!r}; this route has {', '.join(shown)}")
 
 
-def unknown_fallbacks(spec: LLMRouteSpec, find: ModelFinder, refused: Mapping[str, str]) -> list[Problem]:
-    """Fallbacks of `spec` that no served model fits. `refused` are the models of refused routes, with the route."""
+def unknown_fallbacks(route: CompiledRoute, find: ModelFinder, refused: Mapping[str, str]) -> list[Problem]:
+    """Fallbacks of `route` that no served model fits. `refused` are the models of refused routes, with the route."""
     return [
         Problem(f"spec.models[{index}].fallbacks[{place}]", "UnknownFallback", _unknown_fallback(fallback, refused))
-        for index, model in enumerate(spec.models or ())
-        for place, fallback in enumerate(model.fallbacks or ())
+        for index, model in enumerate(route.models)
+        for place, fallback in enumerate(model.fallbacks)
         if find(fallback) is None
     ]
 
@@ -112,7 +136,7 @@ def cyclic_fallback(field: str, entry: str, following: str, graph: Graph) -> Pro
     return Problem(field, "FallbackCycle", f"leads back to where it starts: {' -> '.join(way)}")
 
 
-def unknown_models(spec: LLMRouteSpec, find: ModelFinder) -> list[Problem]:
+def unknown_models(spec: LLMRouteSpec, served: ServedNames) -> list[Problem]:
     """Models that a client is allowed, or a log rule chooses, and that the gateway does not have: a mistyped name
     would silently do nothing.
     """
@@ -120,12 +144,12 @@ def unknown_models(spec: LLMRouteSpec, find: ModelFinder) -> list[Problem]:
         _unknown_model(f"spec.auth.clients[{index}].models[{place}]", allowed, "it allows nothing")
         for index, client in enumerate(spec.auth.clients or ())
         for place, allowed in enumerate(client.models or ())
-        if not find.fits_any(allowed)
+        if not served.fit(allowed)
     ]
     problems += [
         _unknown_model(f"spec.logging.sample[{index}].model", rule.model, "the rule matches nothing")
         for index, rule in enumerate(spec.logging.sample if spec.logging else ())
-        if rule.model is not None and not find.fits_any(rule.model)
+        if rule.model is not None and not served.fit(rule.model)
     ]
     return problems
 

@@ -124,9 +124,10 @@ SecretKey = Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN, min_len
 ClientName = SecretKey
 """A client is named by its entry's key in the Secret of client keys."""
 
-MODEL_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9._:/@+]*)$"
+MODEL_PATTERN = r"^[A-Za-z0-9@]([-A-Za-z0-9._:/@+]*)$"
+"""What providers name models: `gpt-4o`, `meta-llama/Llama-3.1-8B`, `ft:gpt-4o:acme::7p4`, `@cf/meta/llama-3-8b`."""
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_PATTERN, min_length=1, max_length=200)]
-MODEL_MATCH_PATTERN = r"^(\*|[A-Za-z0-9]([-A-Za-z0-9._:/@+]*)\*?)$"
+MODEL_MATCH_PATTERN = r"^(\*|[A-Za-z0-9@]([-A-Za-z0-9._:/@+]*)\*?)$"
 ModelMatch = Annotated[str, StringConstraints(pattern=MODEL_MATCH_PATTERN, min_length=1, max_length=200)]
 """A model's name; a trailing `*` matches a prefix, `*` alone every model."""
 

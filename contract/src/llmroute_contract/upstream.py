@@ -4,9 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from llmroute_contract.mock_url import PARAMETERS, check_upstream_url
 from llmroute_contract.part import Part, SecretEntrySource, SecretSource, cel, rules
 from llmroute_contract.problem import WrongField
-from llmroute_contract.scalars import URL_MAX_LENGTH, DurationBetween, Label, parse_upstream_url
+from llmroute_contract.scalars import URL_MAX_LENGTH, DurationBetween, Label
 
 TOKEN_PATTERN = r"^[!#$%&*+.^_`|~0-9A-Za-z-]+$"  # noqa: S105 - RFC 9110 §5.6.2 `token` without its apostrophe
 HEADER_VALUE_PATTERN = r"^[\x20-\x7e]*$"
@@ -65,13 +66,14 @@ class Pool(Part):
 
 
 def _url(text: str) -> str:
-    parse_upstream_url(text)
+    check_upstream_url(text)
     return text
 
 
 _HOST = "([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?|[[][0-9A-Fa-f:.]+[]])"
 _PORT = "6553[0-5]|655[0-2][0-9]|65[0-4][0-9][0-9]|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}"
-# `scalars.parse_upstream_url` in CEL, so that `kubectl apply` tells. Each rule lets through what another one refuses.
+_MOCK_PARAMETER = "|".join(f"{name}=({pattern})" for name, (pattern, _) in PARAMETERS.items())
+# `check_upstream_url` in CEL, so that `kubectl apply` tells. Each rule lets through what another one refuses.
 _URL_RULES = rules(
     cel("self.matches('^(http|https|mock|litellm)://')", "must begin with http://, https://, mock:// or litellm://"),
     cel("!self.matches('^[a-z]+://[^/?#]*@')", "must not hold a user or password; use credential.secretRef"),
@@ -89,6 +91,11 @@ _URL_RULES = rules(
         "!self.contains('%') && !self.matches('/[.][.]?(/|$)') && "
         "self.matches('^[^:]*:(//[^/?#]*)?(/[-A-Za-z0-9._~!$&()*+,;=:@/]*)?([?#].*)?$')",
         "must have a plain path: no %-escapes, no dot segments, none of the characters that URLs escape",
+    ),
+    cel(
+        f"!self.startsWith('mock://') || "
+        f"self.matches('^[^?#]*([?]({_MOCK_PARAMETER})?(&({_MOCK_PARAMETER})?)*)?([#].*)?$')",
+        "as parameters mock:// has " + ", ".join(f"{name} ({form})" for name, (_, form) in PARAMETERS.items()),
     ),
 )
 Url = Annotated[
