@@ -27,7 +27,7 @@ $(VENV)/.ready: $(LOCK) $(PARTS:%=%/pyproject.toml) Makefile
 setup: $(VENV)/.ready ## .venv with everything in it, the commands in .venv/bin
 
 run: setup ## the quickstart on mock:// upstreams, on localhost
-	@$(BIN)/llmroute run -f examples/quickstart.yaml --secrets-from examples/quickstart.yaml
+	@$(BIN)/llmroute run -f examples/quickstart.yaml $(RUN)
 
 test: setup ## everything: lint, types, and every test, control plane included
 	@$(BIN)/python -m tools.debian openssl=openssl curl=curl

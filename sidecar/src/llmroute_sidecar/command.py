@@ -1,21 +1,30 @@
 """The `llmroute` command: `serve` in a pod, `run`, `validate` and `compile` on a laptop. Parses arguments and hands
-over."""
+over.
+
+Exit codes: 0 good, 1 what was asked for is not good (`validate`, `compile`), 2 the call itself is wrong (arguments,
+`GATEWAY_*`, a port that is taken).
+"""
 
 import argparse
 import asyncio
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # each command imports what it needs only: `validate` should not pay for the server
+    from llmroute_sidecar.config.source import Source
+    from llmroute_sidecar.process import Observer
 
 DEFAULT_SECRETS_DIR = "/var/run/llmroute/secrets"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    sys.exit(options.run(options))
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    sys.exit(command(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,28 +37,35 @@ def _parser() -> argparse.ArgumentParser:
         "--secrets-dir",
         type=Path,
         default=Path(DEFAULT_SECRETS_DIR),
-        help="mounted Secrets, as SECRET/KEY (%(default)s)",
+        help="mounted Secrets, as SECRET/ENTRY (%(default)s)",
     )
     _add_ports(serve)
-    serve.set_defaults(run=_serve)
+    _add_log_level(serve, "info")
+    serve.set_defaults(command=_serve)
 
     run = commands.add_parser("run", help="serve LLMRoutes from YAML files, reloading when they are saved")
     _add_files(run)
-    run.add_argument("--secrets-dir", type=Path, help="where Secrets are that stand in no file, as SECRET/KEY")
+    _add_choice(run)
+    run.add_argument("--secrets-dir", type=Path, help="where Secrets are that stand in no file, as SECRET/ENTRY")
     _add_ports(run)
-    run.set_defaults(run=_run)
+    # What else `serve` logs is told on stderr, in words.
+    _add_log_level(run, "error")
+    run.set_defaults(command=_run)
 
     validate = commands.add_parser("validate", help="check LLMRoutes in YAML files")
     _add_files(validate)
-    validate.add_argument("-o", "--output", choices=["text", "json"], default="text")
-    validate.set_defaults(run=_validate)
+    validate.add_argument(
+        "-o", "--output", choices=["text", "json"], default="text", help="for people or for programs (%(default)s)"
+    )
+    validate.set_defaults(command=_validate)
 
     compile_ = commands.add_parser("compile", help="print the ConfigMaps that LLMRoutes compile to")
     _add_files(compile_)
+    _add_choice(compile_)
     compile_.add_argument(
-        "-o", "--output-dir", type=Path, help="write one gateway's files there, for serve --config-dir"
+        "-o", "--output-dir", type=Path, metavar="DIR", help="write one gateway's files there, for serve --config-dir"
     )
-    compile_.set_defaults(run=_compile)
+    compile_.set_defaults(command=_compile)
     return parser
 
 
@@ -61,10 +77,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="a YAML file or folder; repeatable",
+        help="a YAML file, a folder of them, or - for stdin; repeatable",
     )
+    parser.add_argument("--namespace", help="of routes that name none; where the files have several, the one meant")
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gateway", help="which gateway, where the files have several")
-    parser.add_argument("--namespace", help="which namespace, where the files have several")
 
 
 def _add_ports(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +94,15 @@ def _add_ports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace", type=float, default=30.0, help="seconds for calls under way at the end (%(default)s)"
     )
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+
+
+def _add_log_level(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--log-level",
+        default=default,
+        choices=["debug", "info", "warning", "error"],
+        help="of events on stdout, which also has a line for each request (%(default)s)",
+    )
 
 
 def _port(text: str) -> int:
@@ -87,68 +114,60 @@ def _port(text: str) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from llmroute_sidecar.config.directory import DirectorySource
     from llmroute_sidecar.config.environment import EnvironmentSource
-    from llmroute_sidecar.config.source import Source, SourceError
+    from llmroute_sidecar.config.source import SourceError
+    from llmroute_sidecar.process import Observer
 
-    source: Source
     if options.config_dir is not None:
-        source = DirectorySource(options.config_dir, options.secrets_dir)
-    else:
-        try:
-            source = EnvironmentSource(os.environ)
-        except SourceError as error:
-            return _wrong(str(error))
-    return _start(source, options, quiet=True)
+        return _start(DirectorySource(options.config_dir, options.secrets_dir), options, Observer())
+    try:
+        return _start(EnvironmentSource(os.environ), options, Observer())
+    except SourceError as error:
+        return _wrong(str(error))
 
 
 def _run(options: argparse.Namespace) -> int:
+    from llmroute_sidecar.config.documents import STDIN
     from llmroute_sidecar.config.manifests import ManifestSource
+    from llmroute_sidecar.narration import Narrator
 
-    return _start(
-        ManifestSource(options.file, options.gateway, options.namespace, options.secrets_dir), options, quiet=False
-    )
+    for path in options.file:
+        if path == STDIN:
+            return _wrong("run follows files that are saved, which stdin is not; give a file or a folder")
+        if not path.exists():  # a slip of the hand; one that vanishes later is waited for
+            return _wrong(f"{path}: there is no such file or folder")
+    source = ManifestSource(options.file, options.gateway, options.namespace, options.secrets_dir)
+    return _start(source, options, Narrator(sys.stderr, lambda: source.given_secrets))
 
 
-def _start(source: "object", options: argparse.Namespace, *, quiet: bool) -> int:
+def _start(source: "Source", options: argparse.Namespace, observer: "Observer") -> int:
     import uvloop
 
     from llmroute_sidecar import process
-    from llmroute_sidecar.config.local import Narrator
     from llmroute_sidecar.config.reload import Reloader
     from llmroute_sidecar.telemetry import log
 
     writer = log.configure(options.log_level)
-    narrator = Narrator(sys.stderr, options.file if not quiet else ())
     settings = process.Settings(options.host, options.port, options.admin_host, options.admin_port, options.grace)
-
-    def on_listening(listening: process.Listening) -> None:
-        if not quiet:
-            narrator.listening(options.host, listening.port, listening.admin_port)
-
-    def on_reload(reload: object) -> None:
-        if not quiet:
-            narrator.reloaded(reload)
-
-    serving = process.run(Reloader(source), settings, writer, on_listening, on_reload)  # type: ignore[arg-type]
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serving)
-    except OSError as error:
-        return _wrong(f"cannot listen: {error.strerror or error}")
+            runner.run(process.run(Reloader(source), settings, writer, observer))
+    except process.CannotListen as error:
+        return _wrong(str(error))
     finally:
         logging.shutdown()
     return 0
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from llmroute_sidecar.config.local import validate
+    from llmroute_sidecar.config.validate import run_validate
 
-    return validate(options.file, options.output, sys.stdout)
+    return run_validate(options.file, options.output, sys.stdout, options.namespace)
 
 
 def _compile(options: argparse.Namespace) -> int:
-    from llmroute_sidecar.config.local import compile_files
+    from llmroute_sidecar.config.validate import run_compile
 
-    return compile_files(options.file, options.gateway, options.namespace, options.output_dir, sys.stdout, sys.stderr)
+    return run_compile(options.file, options.gateway, options.namespace, options.output_dir, sys.stdout, sys.stderr)
 
 
 def _wrong(message: str) -> int:

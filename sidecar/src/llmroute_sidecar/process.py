@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -18,8 +20,8 @@ import uvicorn
 from llmroute_sidecar.config.reload import Reload, Reloader
 from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.server.admin import admin_app
-from llmroute_sidecar.server.connection import ServerLimits
 from llmroute_sidecar.server.data_port import DataPort
+from llmroute_sidecar.server.head import ServerLimits
 from llmroute_sidecar.telemetry.log import LogWriter
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.version import VERSION
@@ -42,33 +44,41 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """The ports that were opened."""
+    """The addresses that were opened, with the ports that the system chose."""
 
+    host: str
     port: int
+    admin_host: str
     admin_port: int
+
+
+class CannotListen(Exception):
+    """A port could not be opened; the text says which and why."""
+
+
+class Observer:
+    """Is told what happens, on the event loop, after it was logged. This one does nothing with it."""
+
+    def listening(self, listening: Listening) -> None:
+        """Both ports are open."""
+
+    def reloaded(self, reload: Reload) -> None:
+        """A changed configuration was taken over, or was not. The first time before the ports are open."""
+
+    def draining(self, grace: float) -> None:
+        """A signal came; calls under way have `grace` seconds."""
 
 
 class _AdminServer(uvicorn.Server):
     """uvicorn without its signal handlers: this process has its own."""
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
+    def capture_signals(self) -> Iterator[None]:
         yield
 
-    @property
-    def bound_port(self) -> int:
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
 
-
-async def run(
-    reloader: Reloader,
-    settings: Settings,
-    log: LogWriter,
-    on_listening: Callable[[Listening], None],
-    on_reload: Callable[[Reload], None],
-) -> None:
-    """Serves until a signal comes and the drain is over. Raises OSError where a port cannot be opened."""
+async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: Observer) -> None:
+    """Serves until a signal comes and the drain is over. Raises CannotListen where a port cannot be opened."""
     loop = asyncio.get_running_loop()
     log.attach(loop)
     metrics = Metrics(VERSION)
@@ -76,13 +86,13 @@ async def run(
     data_port = DataPort(gateway, metrics, settings.limits, loop)
 
     def take_over(reload: Reload) -> None:
-        metrics.reload(reload.result)
-        metrics.config_healthy.set(reload.status.healthy)
         if reload.snapshot is not None:
             gateway.use(reload.snapshot)
             metrics.serves(reload.snapshot.revision, reload.status.since or 0.0)
+        metrics.reload(reload.result)
+        metrics.config_healthy.set(reload.status.healthy)
         _log_reload(reload)
-        on_reload(reload)
+        observer.reloaded(reload)
 
     first = reloader.tick()
     if first is not None:
@@ -101,20 +111,24 @@ async def run(
             timeout_graceful_shutdown=1,
         )
     )
-    port = await data_port.listen(settings.host, settings.port)
-    admin_task = asyncio.create_task(admin.serve())
-    while not admin.started:
-        if admin_task.done():
-            data_port.shut()
-            await admin_task
-            raise OSError(f"the admin port {settings.admin_host}:{settings.admin_port} cannot be opened")
-        await asyncio.sleep(0.005)
+    try:
+        port = await data_port.listen(settings.host, settings.port)
+    except OSError as error:
+        raise _cannot_listen(settings.host, settings.port, error) from None
+    try:  # not left to uvicorn, which ends the process by itself where it cannot open a port
+        admin_sockets = _listen(settings.admin_host, settings.admin_port)
+    except OSError as error:
+        data_port.shut()
+        raise _cannot_listen(settings.admin_host, settings.admin_port, error) from None
+    admin_port: int = admin_sockets[0].getsockname()[1]
+    admin_task = asyncio.create_task(admin.serve(sockets=admin_sockets))
     stop = asyncio.Event()
     _on_signals(loop, stop)
     watch = asyncio.create_task(reloader.watch(take_over))
-    logger.info("listening", extra={"fields": {"host": settings.host, "port": port, "admin_port": admin.bound_port}})
-    on_listening(Listening(port, admin.bound_port))
+    logger.info("listening", extra={"fields": {"host": settings.host, "port": port, "admin_port": admin_port}})
+    observer.listening(Listening(settings.host, port, settings.admin_host, admin_port))
     await stop.wait()
+    observer.draining(settings.grace)
     await _drain(gateway, data_port, settings.grace)
     watch.cancel()
     data_port.shut()
@@ -122,6 +136,24 @@ async def run(
     await asyncio.gather(watch, admin_task, return_exceptions=True)
     logger.info("stopped")
     log.detach()
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets on all addresses that `host` stands for, as the data port has them. Raises OSError."""
+    opened: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            opened.append(socket.create_server(address, family=family))
+    except OSError:
+        for one in opened:
+            one.close()
+        raise
+    return opened
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
+    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    return CannotListen(f"cannot listen on {host} port {port}: {why}")
 
 
 def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
@@ -142,6 +174,8 @@ async def _drain(gateway: Gateway, data_port: DataPort, grace: float) -> None:
     try:
         async with asyncio.timeout(grace):
             await idle.wait()
+            while data_port.unsent:
+                await asyncio.sleep(0.01)
     except TimeoutError:
         logger.warning("the grace time is over; calls under way are cut")
 
@@ -158,9 +192,12 @@ def _log_reload(reload: Reload) -> None:
         fields["missing_secrets"] = list(status.missing_secrets)
     if status.problems:
         fields["problems"] = list(status.problems)
+    extra: dict[str, object] = {"fields": fields}
     if reload.result == "applied":
-        logger.info("configuration applied", extra={"fields": fields})
+        logger.info("configuration applied", extra=extra)
     elif reload.result == "partial":
-        logger.warning("configuration applied in part; the rest keeps its last good version", extra={"fields": fields})
+        logger.warning("configuration applied in part; the rest keeps its last good version", extra=extra)
+    elif status.revision is not None:
+        logger.warning("configuration not applied; the last good one is served", extra=extra, exc_info=reload.fault)
     else:
-        logger.warning("configuration not applied; the last good one is served", extra={"fields": fields})
+        logger.warning("there is no configuration yet; calls are answered 503", extra=extra, exc_info=reload.fault)

@@ -6,7 +6,7 @@ and `validate.py`'s.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from llmroute_sidecar.config.secrets import secret_values
 FILE_MAX_BYTES = 4 * 1024 * 1024
 FILES_MAX = 1000
 STDIN = Path("-")
+UNREADABLE = "Unreadable"
+"""The reason of a Finding whose cause lies outside of the file, and may pass."""
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 GatewayId = tuple[str, str]
@@ -95,15 +97,9 @@ class Documents:
         return found
 
 
-def yaml_files(paths: Iterable[Path]) -> list[Path]:
-    """The files that `paths` mean, each once, in order. Raises FileNotFoundError or Unusable, as reading them would."""
-    found: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            found.update((path / name, None) for name in names_in(path) if _is_yaml(name))
-        else:
-            found[path] = None
-    return list(found)
+def yaml_files(path: Path) -> list[Path]:
+    """The files that `path` means, in order. Raises FileNotFoundError or Unusable where a folder cannot be listed."""
+    return [path / name for name in names_in(path) if _is_yaml(name)] if path.is_dir() else [path]
 
 
 def _is_yaml(name: str) -> bool:
@@ -115,14 +111,17 @@ def read_documents(paths: Sequence[Path], namespace: str | None = None) -> Docum
     `problems`.
     """
     reader = _Reader(namespace)
-    try:
-        files = yaml_files(paths)
-    except (FileNotFoundError, Unusable) as error:
-        reader.problems.append(Finding(str(paths[0]), 0, "", str(error)))
-        files = []
+    files: dict[Path, None] = {}
+    for path in paths:
+        try:
+            files.update(dict.fromkeys(yaml_files(path)))
+        except FileNotFoundError:
+            reader.problems.append(Finding(str(path), 0, "", "there is no such folder"))
+        except Unusable as error:
+            reader.problems.append(Finding(str(path), 0, "", str(error), UNREADABLE))
     if len(files) > FILES_MAX:
-        reader.problems.append(Finding(str(files[0].parent), 0, "", f"there are more than {FILES_MAX} files"))
-    for path in files[:FILES_MAX]:
+        reader.problems.append(Finding(str(paths[0]), 0, "", f"there are more than {FILES_MAX} files"))
+    for path in list(files)[:FILES_MAX]:
         reader.file(path)
     return Documents(tuple(reader.routes), reader.secrets, tuple(reader.problems), tuple(reader.notes))
 
@@ -156,7 +155,7 @@ class _Reader:
         except FileNotFoundError:
             self.problems.append(Finding(name, 0, "", "there is no such file"))
         except Unusable as error:
-            self.problems.append(Finding(name, 0, "", str(error)))
+            self.problems.append(Finding(name, 0, "", str(error), UNREADABLE))
         except BadYaml as error:
             self.problems.append(Finding(name, error.line, "", str(error)))
         else:

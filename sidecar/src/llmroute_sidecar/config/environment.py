@@ -17,7 +17,7 @@ from llmroute_contract.compile import RouteSource, compile_gateway
 from llmroute_contract.llmroute import parse_spec
 from llmroute_contract.problem import Problem
 from llmroute_contract.scalars import parse_upstream_url
-from llmroute_sidecar.config.secrets import ManifestSecrets
+from llmroute_sidecar.config.secrets import SecretValues
 from llmroute_sidecar.config.source import Reading, SourceError
 
 _KEYS_SECRET = "gateway-api-keys"  # noqa: S105 - a name
@@ -103,7 +103,7 @@ def _read(environment: Mapping[str, str]) -> Reading:
     if problems:
         raise SourceError("; ".join(_in_variables(problem) for problem in problems))
     secrets = {f"key-{index}": key.encode() for index, key in enumerate(keys, start=1)}
-    return Reading(compilation.files, ManifestSecrets({_KEYS_SECRET: secrets}))
+    return Reading(compilation.files, SecretValues({_KEYS_SECRET: secrets}))
 
 
 _VARIABLE_OF = (

@@ -1,17 +1,25 @@
 """Reading small files from places that others write to: bounded, never blocking, and telling cheaply that they changed.
 
-A fingerprint is taken before the files are read, so that what is written during the read changes the next one.
+Owns every read of `config/`, what a kubelet volume is, and fingerprints; what the bytes mean is the sources' to say. A
+fingerprint is taken before the files are read, so that what is written during the read changes the next one.
 """
 
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+FILES_MAX = 10_000
+"""In one directory. Nobody means more; a folder that was named by mistake may hold a million."""
 
 SETTLING_NANOSECONDS = 2_000_000_000
 """File times move in steps (4 ms on Linux, up to 2 s elsewhere): a file that is written twice within one step looks the
 same after the second write. So what changed this recently is read to know it, whatever its times say."""
+
+SWAPS_MAX = 10
+"""Of a volume during one reading. kubelet swaps once in a minute or so."""
 
 
 class Unusable(Exception):
@@ -49,19 +57,66 @@ def names_in(directory: Path) -> list[str]:
         raise Unusable(f"cannot be read: {error.strerror}") from None
 
 
-def secrets_paths(directory: Path) -> Iterator[Path]:
-    """What a fingerprint of mounted Secrets (`<directory>/<secret>/<entry>`) has to look at."""
-    yield directory
-    for secret in _visible(directory):
-        yield secret
-        yield from _visible(secret)
-
-
-def _visible(directory: Path) -> list[Path]:
+def visible_in(directory: Path) -> list[Path]:
+    """What a fingerprint of a directory has to look at: its entries, without hidden ones (kubelet's own `..data` is
+    one). Empty where it cannot be listed: never raises.
+    """
     try:
-        return [directory / name for name in names_in(directory) if not name.startswith(".")]
+        return [directory / name for name in names_in(directory) if not name.startswith(".")][:FILES_MAX]
     except (FileNotFoundError, Unusable):
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Files of one directory as they stood at one moment. `unusable`: those that are there but cannot be taken, and
+    why.
+    """
+
+    files: Mapping[str, bytes]
+    unusable: Mapping[str, str]
+
+
+def read_together(directory: Path, wanted: Callable[[str], bool], limit_bytes: int) -> Together:
+    """The files whose names are `wanted` and not hidden. Raises FileNotFoundError or Unusable, of the directory.
+
+    kubelet swaps a whole set of files at once by renaming the symlink `..data`, then removes the old ones. So all are
+    read from the folder that the link names, and anew where it moved meanwhile: a certificate never meets the key of
+    another rotation, and a file that was swapped away does not look lost.
+    """
+    for _ in range(SWAPS_MAX):
+        link = _volume_link(directory)
+        try:
+            found = _read_all(directory / link if link else directory, wanted, limit_bytes)
+        except FileNotFoundError:
+            if _volume_link(directory) == link:
+                raise FileNotFoundError(directory) from None
+        else:
+            if _volume_link(directory) == link:
+                return found
+    raise Unusable("is being swapped faster than it can be read")
+
+
+def _volume_link(directory: Path) -> str | None:
+    """Where kubelet's `..data` points now; None where `directory` is no projected volume."""
+    try:
+        return os.readlink(directory / "..data")  # noqa: PTH115 - a name, not yet a path
+    except OSError:
+        return None
+
+
+def _read_all(folder: Path, wanted: Callable[[str], bool], limit_bytes: int) -> Together:
+    files: dict[str, bytes] = {}
+    unusable: dict[str, str] = {}
+    names = [name for name in names_in(folder) if wanted(name) and not name.startswith(".")]
+    for name in names[:FILES_MAX]:
+        try:
+            files[name] = read_bounded(folder / name, limit_bytes)
+        except FileNotFoundError:
+            continue  # removed since it was listed
+        except Unusable as error:
+            unusable[name] = str(error)
+    return Together(files, unusable)
 
 
 class Contents:
@@ -97,4 +152,4 @@ class Contents:
         try:
             return (marks, hashlib.sha256(read_bounded(path, self._limit_bytes)).digest())
         except (FileNotFoundError, Unusable) as error:
-            return (marks, str(error))
+            return (None, str(error))  # without marks it is looked at again: the cause may pass

@@ -6,17 +6,22 @@ whole.
 """
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 from llmroute_contract import compiled as c
 from llmroute_contract.compile import compile_gateway
-from llmroute_sidecar.config.documents import FILE_MAX_BYTES, Documents, GatewayId, read_documents, yaml_files
-from llmroute_sidecar.config.files import Contents, Unusable, secrets_paths
-from llmroute_sidecar.config.secrets import DirectorySecrets, ManifestSecrets
-from llmroute_sidecar.config.source import Reading, SourceError
-
-_TOLD = 20
+from llmroute_sidecar.config.documents import (
+    FILE_MAX_BYTES,
+    UNREADABLE,
+    Documents,
+    GatewayId,
+    read_documents,
+    yaml_files,
+)
+from llmroute_sidecar.config.files import Contents, Unusable
+from llmroute_sidecar.config.secrets import MountedSecrets, SecretValues, read_secrets, secrets_paths
+from llmroute_sidecar.config.source import Reading, SourceError, TryAgain
 
 
 class ManifestSource:
@@ -39,19 +44,24 @@ class ManifestSource:
         self._secrets_dir = secrets_dir
         self._contents = Contents(FILE_MAX_BYTES, now_ns)
         self._last_accepted: dict[str, c.CompiledRoute] = {}
+        self.given_secrets = SecretValues({})
+        """Those that stand in the files themselves, as last read."""
 
     def fingerprint(self) -> Hashable:
-        try:
-            files = yaml_files(self._paths)
-        except (FileNotFoundError, Unusable):
-            files = []
+        files: list[Path] = []
+        for path in self._paths:
+            try:
+                files += yaml_files(path)
+            except (FileNotFoundError, Unusable):
+                continue
         secrets = secrets_paths(self._secrets_dir) if self._secrets_dir is not None else ()
         return self._contents.fingerprint([*self._paths, *files, *secrets])
 
     def read(self) -> Reading:
         documents = read_documents(self._paths, self._namespace)
         if documents.problems:
-            raise SourceError(_told(list(map(str, documents.problems))))
+            unreadable = any(problem.reason == UNREADABLE for problem in documents.problems)
+            raise (TryAgain if unreadable else SourceError)(*map(str, documents.problems))
         chosen = choose_gateway(documents, self._gateway, self._namespace)
         routes = documents.gateways()[chosen]
         compilation = compile_gateway(*chosen, [route.source(self._last_accepted.get(route.name)) for route in routes])
@@ -60,12 +70,14 @@ class ManifestSource:
         ]
         index = c.decode(compilation.files[c.GATEWAY_FILE], c.CompiledGateway)
         if problems and not index.routes:
-            raise SourceError(_told(problems))
+            raise SourceError(*problems)
         self._last_accepted = {
             entry.name: c.decode(compilation.files[entry.file], c.CompiledRoute) for entry in index.routes
         }
-        secrets = _Secrets(documents.secrets_of(chosen[0]), self._secrets_dir)
-        return Reading(compilation.files, secrets, tuple(problems))
+        mounted = read_secrets(self._secrets_dir) if self._secrets_dir is not None else MountedSecrets({}, {})
+        self.given_secrets = SecretValues(documents.secrets_of(chosen[0]))
+        secrets = SecretValues({**mounted.values, **self.given_secrets.values})
+        return Reading(compilation.files, secrets, tuple(problems), mounted.unusable)
 
 
 def choose_gateway(documents: Documents, gateway: str | None, namespace: str | None) -> GatewayId:
@@ -84,28 +96,3 @@ def choose_gateway(documents: Documents, gateway: str | None, namespace: str | N
         listed = ", ".join(f"{name} in namespace {space}" for space, name in documents.gateways())
         raise SourceError(f"no LLMRoute is of the gateway asked for; there are those of {listed}")
     raise SourceError("there is no LLMRoute in these files")
-
-
-def _told(problems: Sequence[str]) -> str:
-    more = f"; and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
-    return "; ".join(problems[:_TOLD]) + more
-
-
-class _Secrets:
-    """`snapshot.Secrets`: those of the files, and of a directory what they do not hold."""
-
-    def __init__(self, given: Mapping[str, Mapping[str, bytes]], directory: Path | None) -> None:
-        self._given = ManifestSecrets(given)
-        self._mounted = DirectorySecrets(directory) if directory is not None else None
-
-    def read(self, secret: str, key: str) -> bytes | None:
-        entries = self._given.entries(secret)
-        if entries is not None:
-            return entries.get(key)
-        return self._mounted.read(secret, key) if self._mounted is not None else None
-
-    def entries(self, secret: str) -> Mapping[str, bytes] | None:
-        entries = self._given.entries(secret)
-        if entries is None and self._mounted is not None:
-            return self._mounted.entries(secret)
-        return entries

@@ -1,26 +1,37 @@
 """Taking over a changed configuration: read, check off to the side, swap one reference, keep what is good.
 
-Theory of operation. Once a second the source's fingerprint is compared. Where it has moved, the files are read and
-each route is judged by itself: its file is there, its digest is the one that `gateway.json` names, it decodes. A
-route that fails keeps its last good version; an index (`gateway.json`) that fails keeps everything. Routes that a
-good index does not list are gone. So bad input, in whatever form, never loses what worked before; what is served then
-has a revision of its own, and the status says which one was wanted and why it is not served. All of it but the swap
-runs off the event loop.
+Theory of operation
+===================
+
+Once a second the source's fingerprint is compared. Where it has moved, the files are read and each route is judged by
+itself: its file is there, its digest is the one that `gateway.json` names, it decodes.
+
+    index good, route good               the new version is served
+    index good, route bad                its last good version, or none if there never was one
+    index good, route not listed         gone
+    index bad, or nothing can be read    everything stays
+
+So bad input, in whatever form, never loses what worked before; what is served then has a revision of its own, and the
+status says which one was wanted and why it is not served.
+
+A state is told once: a failure again when it is another one, its end when there is something to serve whole again. What
+could not be read for a cause that may pass without the files moving (`source.TryAgain`, `Reading.unusable`, a fault
+nobody foresaw) is read again at each look, in silence while nothing has changed.
+
+All of it but the swap runs off the event loop.
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llmroute_contract import compiled as c
-from llmroute_sidecar.config.source import NothingYet, Reading, Source, SourceError
+from llmroute_sidecar.config.source import Reading, Source, SourceError, TryAgain
 from llmroute_sidecar.snapshot import Snapshot, build
 
 Result = Literal["applied", "partial", "failed"]
-logger = logging.getLogger("llmroute.config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,10 @@ class Reload:
     status: ReloadStatus
     snapshot: Snapshot | None
     """The one to serve from now on; None where the old one stays."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the newest configuration, one by one, each with its place."""
+    fault: Exception | None = None
+    """Where reading failed in a way nobody foresaw."""
 
 
 @dataclass(slots=True)
@@ -71,6 +86,10 @@ class _Good:
     route: c.CompiledRoute
 
 
+_NEVER: Hashable = object()
+"""Equal to no fingerprint."""
+
+
 @dataclass(slots=True)
 class Reloader:
     """Follows one source. `tick` may run in any thread, one at a time."""
@@ -78,51 +97,54 @@ class Reloader:
     source: Source
     clock: Callable[[], float] = time.time
     status: ReloadStatus = field(default_factory=ReloadStatus)
-    _seen: Hashable = field(default_factory=object)
+    _seen: Hashable = _NEVER
+    """The fingerprint that there is nothing more to learn from."""
+    _incomplete: Reading | None = None
+    """The last reading, while a file of it could not be taken."""
     _good: dict[str, _Good] = field(default_factory=dict)
     _rejections: dict[str, tuple[str, float]] = field(default_factory=dict)
-    _served: Hashable = None
 
     def tick(self) -> Reload | None:
-        """Looks once. None where nothing has changed. Never raises."""
+        """Looks once. None where there is nothing new to tell. Never raises."""
         try:
             fingerprint = self.source.fingerprint()
             if fingerprint == self._seen:
                 return None
-            reload = self._read()
-            self._seen = fingerprint
-        except Exception as fault:
-            logger.exception("reading the configuration failed", exc_info=fault)
-            return self._failed(f"reading failed unexpectedly ({type(fault).__name__})")
-        return reload
+            self._seen = _NEVER
+            return self._read(fingerprint)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, what is served goes on
+            self._seen = _NEVER
+            return self._failed((f"reading failed unexpectedly ({type(fault).__name__})",), fault)
 
-    def _read(self) -> Reload | None:
+    def _read(self, fingerprint: Hashable) -> Reload | None:
         try:
             reading = self.source.read()
             index = _index(reading)
-        except NothingYet as nothing:
-            return self._failed(str(nothing))
-        except (SourceError, c.Unreadable) as error:
-            return self._failed(str(error))
-        good, rejections = self._judge(index, reading.files)
-        entries = tuple(found.entry for found in good.values())
-        revision = c.revision_of(entries)
+        except SourceError as error:
+            if not isinstance(error, TryAgain):
+                self._seen = fingerprint
+            return self._failed(error.problems)
+        if reading.unusable and reading == self._incomplete:
+            return None
+        good, rejections = self._judge(index, reading)
+        revision = c.revision_of(found.entry for found in good.values())
         snapshot = build(index, [found.route for found in good.values()], reading.secrets, revision)
         self._good, self._rejections = good, rejections
-        status = self._status(index, snapshot, revision, reading.problems)
-        result: Result = "applied" if status.healthy else "partial"
-        self.status = status
-        return Reload(result, status, snapshot)
+        self._incomplete = reading if reading.unusable else None
+        self._seen = _NEVER if reading.unusable else fingerprint
+        self.status = self._status(index, snapshot, revision, reading.problems)
+        problems = (*reading.problems, *(f"route {name}: {reason}" for name, (reason, _) in rejections.items()))
+        return Reload("applied" if self.status.healthy else "partial", self.status, snapshot, problems)
 
     def _judge(
-        self, index: c.CompiledGateway, files: Mapping[str, bytes]
+        self, index: c.CompiledGateway, reading: Reading
     ) -> tuple[dict[str, _Good], dict[str, tuple[str, float]]]:
         good: dict[str, _Good] = {}
         rejections: dict[str, tuple[str, float]] = {}
         for entry in index.routes:
             previous = self._good.get(entry.name)
             try:
-                found = previous if previous and previous.entry == entry else _Good(entry, _route(entry, files))
+                found = previous if previous and previous.entry == entry else _Good(entry, _route(entry, reading))
             except c.Unreadable as error:
                 reason = str(error)
                 old_reason, since = self._rejections.get(entry.name, ("", 0.0))
@@ -157,21 +179,28 @@ class Reloader:
             problems=problems,
         )
 
-    def _failed(self, error: str) -> Reload | None:
+    def _failed(self, problems: tuple[str, ...], fault: Exception | None = None) -> Reload | None:
+        error = "; ".join(problems)
+        self._incomplete = None
         if error == self.status.error:
             return None
-        old = self.status
-        self.status = ReloadStatus(
-            old.revision, old.wanted_revision, old.since, error, old.routes, old.missing_secrets, old.problems
-        )
-        return Reload("failed", self.status, None)
+        self.status = replace(self.status, error=error)
+        return Reload("failed", self.status, None, problems, fault)
 
     async def watch(self, on_reload: Callable[[Reload], None], interval: float = 1.0) -> None:
-        """Looks every `interval` seconds, for ever; `on_reload` runs on the event loop."""
+        """Looks every `interval` seconds, for ever; `on_reload` runs on the event loop. Where it raises, it is told
+        so in turn, as of a failed reload, and watching goes on: a gateway that hears of no change any more would
+        serve an old policy without a sign.
+        """
         while True:
             reload = await asyncio.to_thread(self.tick)
             if reload is not None:
-                on_reload(reload)
+                try:
+                    on_reload(reload)
+                except Exception as fault:  # noqa: BLE001
+                    failed = self._failed((f"taking over failed unexpectedly ({type(fault).__name__})",), fault)
+                    if failed is not None:
+                        on_reload(failed)
             await asyncio.sleep(interval)
 
 
@@ -191,9 +220,11 @@ def _index(reading: Reading) -> c.CompiledGateway:
     return index
 
 
-def _route(entry: c.RouteEntry, files: Mapping[str, bytes]) -> c.CompiledRoute:
-    data = files.get(entry.file)
+def _route(entry: c.RouteEntry, reading: Reading) -> c.CompiledRoute:
+    data = reading.files.get(entry.file)
     if data is None:
+        if entry.file in reading.unusable:
+            raise c.Unreadable(f"{entry.file} {reading.unusable[entry.file]}")
         raise c.Unreadable(f"{entry.file} is missing")
     if c.digest(data) != entry.digest:
         raise c.Unreadable(f"{entry.file} is not the one that {c.GATEWAY_FILE} names; it is half-written or was edited")

@@ -1,58 +1,72 @@
-"""Secret values: from mounted files, or from the Secret manifests of a local run."""
+"""Secret values: from mounted files, or from the Secret manifests of a local run.
+
+Owns how they are laid out (`<directory>/<secret>/<entry>`, as Kubernetes mounts Secrets) and their bounds. They are
+read whole with each reading of the configuration, so that rotated values are seen, and kept no longer than it takes to
+build a snapshot.
+"""
 
 import base64
-import binascii
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-SECRET_MAX_BYTES = 1024 * 1024
-ENTRIES_MAX = 10_000
+from llmroute_sidecar.config.files import Unusable, read_together, visible_in
+
+ENTRY_MAX_BYTES = 1024 * 1024
+"""A Secret can have no more in Kubernetes."""
+TOTAL_MAX_BYTES = 64 * 1024 * 1024
+"""For a folder that was named by mistake."""
 
 
-class DirectorySecrets:
-    """`<folder>/<secret>/<key>`, as Kubernetes mounts Secrets. Read anew each time: rotated values are seen."""
+@dataclass(frozen=True, slots=True)
+class SecretValues:
+    """Values at hand, by Secret and entry (`snapshot.Secrets`)."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    values: Mapping[str, Mapping[str, bytes]] = field(repr=False)
 
     def read(self, secret: str, key: str) -> bytes | None:
-        return _read(self._folder / secret / key)
+        return self.values.get(secret, {}).get(key)
 
     def entries(self, secret: str) -> Mapping[str, bytes] | None:
-        folder = self._folder / secret
+        return self.values.get(secret)
+
+
+@dataclass(frozen=True, slots=True)
+class MountedSecrets:
+    """What was found in a directory. `unusable`: entries (`<secret>/<entry>`) that could not be taken, and why."""
+
+    values: Mapping[str, Mapping[str, bytes]] = field(repr=False)
+    unusable: Mapping[str, str]
+
+
+def read_secrets(directory: Path) -> MountedSecrets:
+    """All Secrets mounted below `directory`. One that is not there, or is empty, is missing. Never raises."""
+    values: dict[str, Mapping[str, bytes]] = {}
+    unusable: dict[str, str] = {}
+    total = 0
+    for secret in visible_in(directory):
         try:
-            names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))[:ENTRIES_MAX]
-        except OSError:
-            return None
-        found = {name: _read(folder / name) for name in names}
-        return {name: value for name, value in found.items() if value is not None} or None
+            found = read_together(secret, lambda _: True, ENTRY_MAX_BYTES)
+        except FileNotFoundError:
+            continue
+        except Unusable as error:
+            unusable[secret.name] = str(error)
+            continue
+        unusable |= {f"{secret.name}/{entry}": why for entry, why in found.unusable.items()}
+        total += sum(map(len, found.files.values()))
+        if total > TOTAL_MAX_BYTES:
+            unusable[secret.name] = f"is not taken: all Secrets here have more than {TOTAL_MAX_BYTES} bytes"
+        elif found.files:
+            values[secret.name] = found.files
+    return MountedSecrets(values, unusable)
 
 
-def _read(path: Path) -> bytes | None:
-    """A regular file's bytes, up to the size that a Secret can have."""
-    try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            return file.read(SECRET_MAX_BYTES)
-    except OSError:
-        return None
-
-
-class ManifestSecrets:
-    """Values given at hand: the Secrets of a YAML file, or keys from the environment."""
-
-    def __init__(self, values: Mapping[str, Mapping[str, bytes]]) -> None:
-        self._values = values
-
-    def read(self, secret: str, key: str) -> bytes | None:
-        return self._values.get(secret, {}).get(key)
-
-    def entries(self, secret: str) -> Mapping[str, bytes] | None:
-        return self._values.get(secret)
-
-    def __repr__(self) -> str:
-        return f"ManifestSecrets({sorted(self._values)})"
+def secrets_paths(directory: Path) -> Iterator[Path]:
+    """What a fingerprint of mounted Secrets has to look at."""
+    yield directory
+    for secret in visible_in(directory):
+        yield secret
+        yield from visible_in(secret)
 
 
 def secret_values(manifest: Mapping[str, object]) -> dict[str, bytes]:
@@ -60,15 +74,15 @@ def secret_values(manifest: Mapping[str, object]) -> dict[str, bytes]:
     value.
     """
     values: dict[str, bytes] = {}
-    for field, plain in (("data", False), ("stringData", True)):
-        entries = manifest.get(field) or {}
+    for part, plain in (("data", False), ("stringData", True)):
+        entries = manifest.get(part) or {}
         if not isinstance(entries, Mapping):
-            raise ValueError(f"{field} must be a map of texts")
+            raise ValueError(f"{part} must be a map of texts")
         for key, value in entries.items():
             if not isinstance(value, str):
-                raise ValueError(f"{field}.{key} must be a text")
+                raise ValueError(f"{part}.{key} must be a text")
             try:
                 values[str(key)] = value.encode() if plain else base64.b64decode(value, validate=True)
-            except binascii.Error:
-                raise ValueError(f"{field}.{key} is not base64; use stringData for plain texts") from None
+            except ValueError:  # binascii.Error is one; what is not ASCII is another
+                raise ValueError(f"{part}.{key} is not base64; use stringData for plain texts") from None
     return values

@@ -1,18 +1,31 @@
 """What every place of configuration offers: has it changed, and what is in it."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from llmroute_sidecar.snapshot import Secrets
 
+TOLD_MAX = 20
+"""Problems that are told at once; a person mends those first."""
+
 
 class SourceError(Exception):
-    """The configuration cannot be read. The text is for people and quotes no content."""
+    """There is no configuration to take, for these reasons. The texts are for people and quote no content."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        more = len(problems) - TOLD_MAX
+        self.problems = problems[:TOLD_MAX] + ((f"and {more} more",) if more > 0 else ())
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
 
 
-class NothingYet(SourceError):
-    """There is no configuration: the ConfigMap has not come, or is gone."""
+class TryAgain(SourceError):
+    """It could not be read, for a cause that may pass while the files stay as they are (no descriptor was left, a disk
+    was in trouble); so they are to be read again even if nothing moves.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +36,9 @@ class Reading:
     secrets: Secrets
     problems: tuple[str, ...] = ()
     """What is wrong with sources that were left out, each with file, line and field."""
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Files (of secrets too) that are there but could not be taken this time, and why. As with TryAgain, that may
+    pass."""
 
 
 class Source(Protocol):
