@@ -103,6 +103,7 @@ UNKNOWN_FIELDS = (
     _bad("unknown-in-upstream", "spec.upstreams[0].apiKey", "sk-secret", "is not a field"),
     _bad("unknown-in-breaker", "spec.upstreams[0].breaker.max_failures", 5, "is not a field"),
     _bad("unknown-in-target", "spec.models[0].targets[1].priority", 1, "is not a field"),
+    _bad("unknown-and-null", "spec.upstreams[0].pool.minConnections", None, "is not a field"),
     _bad("unknown-at-the-top", "sepc", {}, "is not a field"),
 )
 
@@ -145,7 +146,10 @@ DURATIONS = (
     _duration("negative", "-5s", "must be a duration such as"),
     _duration("zero", "0s", "must be from 1ms to 5m"),
     _duration("too-long", "6m", "must be from 1ms to 5m"),
-    _duration("beyond-all-bounds", "9999999h", "must be from 1ms to 5m"),
+    _duration("beyond-all-bounds", "9999999h", "must be a duration such as"),
+    _duration("so-long-that-it-overflows", "99999h99999h99999h99999h", "must be from 1ms to 5m"),
+    _duration("empty", "", "must be a duration such as"),
+    _duration("a-list", ["5s"], "must be a duration such as"),
     _duration("in-days", "1d", "must be a duration such as"),
     _duration("with-fraction", "1.5s", "must be a duration such as"),
     _bad("window-too-short", "spec.limits[0].window", "10ms", "must be from 1s to 24h"),
@@ -171,7 +175,17 @@ URLS = (
     _url("line-end", "https://api.openai.com/v1\n", "printable ASCII"),
     _url("too-long", "https://api.openai.com/" + "v" * 1024, "at most 1024"),
     _url("a-number", 443, "must be a text"),
-    _url("bad-address", "http://[:::1]/v1", "its host or port cannot be read", by="condition"),
+    _url("port-with-zeros", "https://api.openai.com:0443/v1", "port"),
+    _url("port-empty", "https://api.openai.com:/v1", "port"),
+    _url("host-and-address", "https://api.openai.com[::1]/v1", "must name a host"),
+    _url("host-after-backslash", "https://api.openai.com\\@evil.example/v1", "user or password"),
+    _url("tab", "https://api.openai.com/\tv1", "printable ASCII"),
+    _url("not-ascii", "https://api.opénai.com/v1", "printable ASCII"),
+    _url("mock-parameter-unknown", "mock://local?latancy=200ms", "has no parameter 'latancy'"),
+    _url("mock-latency-without-unit", "mock://local?tokens=3&latency=200", "must have a duration such as 200ms"),
+    _url("mock-fails-too-often", "mock://local?fail=1.5", "a share from 0 to 1 as fail"),
+    _url("mock-status-of-success", "mock://local?fail=1&status=200", "a status from 400 to 599 as status"),
+    _url("bad-address", "http://[:::1]/v1", "must have an IPv6 address in brackets", by="condition"),
 )
 
 NAMES = (
@@ -279,6 +293,9 @@ AUTH = (
     _bad("expires-in-words", "spec.auth.clients[0].expiresAt", "tomorrow", "RFC 3339"),
     _bad("expires-a-date", "spec.auth.clients[0].expiresAt", "2027-01-01", "RFC 3339"),
     _bad("expires-without-zone", "spec.auth.clients[0].expiresAt", "2027-01-01T00:00:00", "RFC 3339"),
+    _bad("expires-on-no-hour", "spec.auth.clients[0].expiresAt", "2027-01-01T24:00:00Z", "RFC 3339"),
+    _bad("expires-a-number", "spec.auth.clients[0].expiresAt", 1798761600, "RFC 3339"),
+    _bad("expires-a-list", "spec.auth.clients[0].expiresAt", [], "RFC 3339"),
     _bad("expires-on-no-day", "spec.auth.clients[0].expiresAt", "2027-02-30T00:00:00Z", "no time that there is"),
 )
 

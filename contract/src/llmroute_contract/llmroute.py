@@ -18,6 +18,7 @@ from llmroute_contract.scalars import (
     ClientName,
     DurationBetween,
     Instant,
+    KubernetesTime,
     Label,
     ModelMatch,
     ModelName,
@@ -226,7 +227,7 @@ class Metadata(Part):
     name: Annotated[str, StringConstraints(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=NAME_MAX_LENGTH)]
     namespace: Label = "default"
     generation: int = 0
-    creation_timestamp: Instant | None = None
+    creation_timestamp: KubernetesTime | None = None
 
 
 class LLMRoute(Part):

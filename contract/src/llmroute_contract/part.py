@@ -47,10 +47,11 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_means_absent(cls, document: Any) -> Any:
-        """As the API server has it: it drops nulls before it fills in defaults."""
-        if isinstance(document, dict):
-            return {name: value for name, value in document.items() if value is not None}
-        return document
+        """As the API server has it: it drops nulls before it fills in defaults. Of unknown fields it does not."""
+        if not isinstance(document, dict) or None not in document.values():
+            return document
+        known = {field.alias for field in cls.model_fields.values()}
+        return {name: value for name, value in document.items() if value is not None or name not in known}
 
 
 class SecretEntry(Part):

@@ -6,15 +6,17 @@ Owns the patterns (the CRD carries the same ones) and the parsing. Which field u
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv6Address
 from typing import Annotated, Any, Literal, NewType
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, StringConstraints, WithJsonSchema
 from pydantic_core import core_schema
 
 Seconds = NewType("Seconds", float)
 
-DURATION_PATTERN = r"^([0-9]{1,7}(ms|s|m|h)){1,4}$"
+DURATION_PATTERN = r"^([0-9]{1,7}(ms|s|m)|[0-9]{1,5}h){1,4}$"
+"""Four of the largest parts are 46 years: far from where Go's durations, which CEL has, overflow (292)."""
 _DURATION_PART = re.compile(r"([0-9]{1,7})(ms|s|m|h)")
 _UNIT_MILLIS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _MOST_IN_MS = 10_000_000  # a number has at most seven digits
@@ -73,31 +75,38 @@ class DurationBetween:
         )
 
     def __get_pydantic_json_schema__(self, _schema: core_schema.CoreSchema, _handler: object) -> dict[str, Any]:
-        rule = f"duration(self) >= duration('{self.least}') && duration(self) <= duration('{self.most}')"
+        in_bounds = f"duration(self) >= duration('{self.least}') && duration(self) <= duration('{self.most}')"
+        rule = {
+            "rule": f"self.matches('{DURATION_PATTERN}') && {in_bounds}",
+            "message": f"must be a duration such as 200ms, 30s or 1m30s, from {self.least} to {self.most}",
+        }
+        # The pattern stands beside the rule that says more, for tools that know no CEL.
         return {
             "type": "string",
             "pattern": DURATION_PATTERN,
             "maxLength": 32,
-            "x-kubernetes-validations": [{"rule": rule, "message": f"must be from {self.least} to {self.most}"}],
+            "x-kubernetes-validations": [rule],
         }
 
 
-_INSTANT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[-+][0-9]{2}:[0-9]{2})"
+INSTANT_PATTERN = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?"
+    r"(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
+_INSTANT_EXPECTED = "must be an RFC 3339 time such as 2027-01-01T00:00:00Z"
 
 
 def _parse_instant(value: object) -> datetime:
-    """RFC 3339, as the API server takes it; `fromisoformat` alone would take dates, weeks and spaces too."""
+    """RFC 3339, as CEL's timestamp() takes it; `fromisoformat` alone would take dates, weeks and spaces too."""
     if isinstance(value, datetime):  # some YAML readers make one of an unquoted time
         instant = value
-    elif isinstance(value, str) and _INSTANT.fullmatch(value):
+    elif isinstance(value, str) and re.fullmatch(INSTANT_PATTERN, value):
         try:
             instant = datetime.fromisoformat(value)
         except ValueError as error:
             raise ValueError(f"is no time that there is: {error}") from None
     else:
-        raise ValueError(f"must be an RFC 3339 time such as 2027-01-01T00:00:00Z, not {_shown(value)}")
+        raise ValueError(f"{_INSTANT_EXPECTED}, not {_shown(value)}")
     if instant.tzinfo is None:
         raise ValueError("must name its time zone, as in 2027-01-01T00:00:00Z")
     try:
@@ -109,8 +118,29 @@ def _parse_instant(value: object) -> datetime:
 Instant = Annotated[
     datetime,
     BeforeValidator(_parse_instant),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": INSTANT_PATTERN,
+            "maxLength": 64,
+            # Not `format: date-time`: where there is a format, the API server lets a list pass for a text.
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.matches('{INSTANT_PATTERN}') && timestamp(self) > timestamp('0001-01-01T00:00:00Z')",
+                    "message": _INSTANT_EXPECTED,
+                }
+            ],
+        }
+    ),
+]
+"""A moment that a person writes."""
+
+KubernetesTime = Annotated[
+    datetime,
+    BeforeValidator(_parse_instant),
     WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 64}),
 ]
+"""One that Kubernetes or the controller writes, declared as `metav1.Time` is."""
 
 LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -164,9 +194,13 @@ class UpstreamUrl:
 
 
 URL_MAX_LENGTH = 1024
+HOST_PATTERN = r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
+PORT_PATTERN = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9][0-9]|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+PATH_PATTERN = r"(/[-A-Za-z0-9._~!$&()*+,;=:@/]*)?"
+"""The parts of a URL as we take them, for the CRD too: what is not said here is refused, never guessed."""
 _URL_TEXT = re.compile(r"[\x21-\x7e]+")
-_HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
-_PATH = re.compile(r"(/[-A-Za-z0-9._~!$&()*+,;=:@/]*)?")
+_URL_PARTS = re.compile(r"[a-z]+://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(?P<fragment>#.*)?")
+_AUTHORITY = re.compile(f"(?P<host>{HOST_PATTERN})(:(?P<port>{PORT_PATTERN}))?")
 
 
 def parse_upstream_url(text: str) -> UpstreamUrl:
@@ -174,35 +208,41 @@ def parse_upstream_url(text: str) -> UpstreamUrl:
 
     An http(s) URL without a path means `/v1`, as the OpenAI SDKs' base_url does. Raises ValueError with what is wrong:
     another scheme, a user or password inside, a fragment, a query (which mock:// alone has), no host, a bad port, a
-    path with escapes or dot segments.
+    path with escapes or dot segments. Not `urlsplit`: that finds the host `::1` in `https://example.com[::1]`.
     """
     if len(text) > URL_MAX_LENGTH or not _URL_TEXT.fullmatch(text):
         raise ValueError(f"must be a URL of at most {URL_MAX_LENGTH} printable ASCII characters without spaces")
     scheme = next((known for known in SCHEMES if text.startswith(f"{known}://")), None)
-    if scheme is None:
+    parts = _URL_PARTS.fullmatch(text)
+    if scheme is None or parts is None:
         raise ValueError("must begin with http://, https://, mock:// or litellm://")
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise ValueError("is not a URL: its host or port cannot be read") from None
-    if "@" in parts.netloc:
+    if "@" in parts["authority"]:
         raise ValueError("must not hold a user or password; use credential.secretRef")
-    if not parts.hostname or not _HOST.fullmatch(parts.hostname):
-        raise ValueError("must name a host after ://")
-    if port == 0:
-        raise ValueError("must not name port 0")
-    if "#" in text:
+    authority = _AUTHORITY.fullmatch(parts["authority"])
+    if authority is None:
+        raise ValueError("must name a host after ://, and no port or one from 1 to 65535")
+    if parts["fragment"] is not None:
         raise ValueError("must not have a #fragment")
-    if scheme != "mock" and "?" in text:
+    if scheme != "mock" and parts["query"] is not None:
         raise ValueError("must not have a ?query; it is a base to which paths are added")
-    if "%" in text or not _PATH.fullmatch(parts.path) or {".", ".."} & set(parts.path.split("/")):
+    path = parts["path"]
+    if "%" in text or not re.fullmatch(PATH_PATTERN, path) or {".", ".."} & set(path.split("/")):
         raise ValueError(
             "must have a plain path: no %-escapes, no dot segments, none of the characters that URLs escape"
         )
-    path = parts.path.rstrip("/")
+    path = path.rstrip("/")
     if scheme in ("http", "https") and not path:
         path = "/v1"
-    default_port = {"http": 80, "https": 443}.get(scheme, 0)
-    query = tuple(parse_qsl(parts.query, keep_blank_values=True))
-    return UpstreamUrl(scheme, parts.hostname, port or default_port, path, query)
+    port = int(authority["port"] or {"http": 80, "https": 443}.get(scheme, 0))
+    query = tuple(parse_qsl(parts["query"] or "", keep_blank_values=True))
+    return UpstreamUrl(scheme, _host(authority["host"]), port, path, query)
+
+
+def _host(text: str) -> str:
+    """In lower case; an IPv6 address without its brackets."""
+    if not text.startswith("["):
+        return text.lower()
+    try:
+        return str(IPv6Address(text[1:-1]))
+    except ValueError:
+        raise ValueError(f"must have an IPv6 address in brackets, not {_shown(text)}") from None

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from llmroute_contract.part import Part
-from llmroute_contract.scalars import Instant
+from llmroute_contract.scalars import KubernetesTime
 
 
 class Condition(Part):
@@ -17,7 +17,7 @@ class Condition(Part):
     """Whether the condition holds."""
     observed_generation: int = 0
     """The generation of the spec that this was said of."""
-    last_transition_time: Instant
+    last_transition_time: KubernetesTime
     """When `status` last changed."""
     reason: Annotated[
         str,

@@ -7,7 +7,14 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 from llmroute_contract.mock_url import PARAMETERS, check_upstream_url
 from llmroute_contract.part import Part, SecretEntrySource, SecretSource, cel, rules
 from llmroute_contract.problem import WrongField
-from llmroute_contract.scalars import URL_MAX_LENGTH, DurationBetween, Label
+from llmroute_contract.scalars import (
+    HOST_PATTERN,
+    PATH_PATTERN,
+    PORT_PATTERN,
+    URL_MAX_LENGTH,
+    DurationBetween,
+    Label,
+)
 
 TOKEN_PATTERN = r"^[!#$%&*+.^_`|~0-9A-Za-z-]+$"  # noqa: S105 - RFC 9110 §5.6.2 `token` without its apostrophe
 HEADER_VALUE_PATTERN = r"^[\x20-\x7e]*$"
@@ -70,15 +77,13 @@ def _url(text: str) -> str:
     return text
 
 
-_HOST = "([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?|[[][0-9A-Fa-f:.]+[]])"
-_PORT = "6553[0-5]|655[0-2][0-9]|65[0-4][0-9][0-9]|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}"
 _MOCK_PARAMETER = "|".join(f"{name}=({pattern})" for name, (pattern, _) in PARAMETERS.items())
 # `check_upstream_url` in CEL, so that `kubectl apply` tells. Each rule lets through what another one refuses.
 _URL_RULES = rules(
     cel("self.matches('^(http|https|mock|litellm)://')", "must begin with http://, https://, mock:// or litellm://"),
     cel("!self.matches('^[a-z]+://[^/?#]*@')", "must not hold a user or password; use credential.secretRef"),
     cel(
-        f"!self.contains('://') || self.matches('^[^:]*://([^/?#]*@)?({_HOST}(:({_PORT})?)?)([/?#].*)?$')",
+        f"!self.contains('://') || self.matches(r'^[^:]*://([^/?#]*@)?{HOST_PATTERN}(:{PORT_PATTERN})?([/?#].*)?$')",
         "must name a host after ://, and no port or one from 1 to 65535",
     ),
     cel("!self.contains('#')", "must not have a #fragment"),
@@ -86,10 +91,10 @@ _URL_RULES = rules(
         "self.startsWith('mock://') || !self.contains('?')",
         "must not have a ?query; it is a base to which paths are added",
     ),
-    cel(r"self.matches('^[\\x21-\\x7e]+$')", "must be printable ASCII without spaces"),
+    cel(r"self.matches(r'^[\x21-\x7e]+$')", "must be printable ASCII without spaces"),
     cel(
         "!self.contains('%') && !self.matches('/[.][.]?(/|$)') && "
-        "self.matches('^[^:]*:(//[^/?#]*)?(/[-A-Za-z0-9._~!$&()*+,;=:@/]*)?([?#].*)?$')",
+        f"self.matches('^[^:]*:(//[^/?#]*)?{PATH_PATTERN}([?#].*)?$')",
         "must have a plain path: no %-escapes, no dot segments, none of the characters that URLs escape",
     ),
     cel(
