@@ -76,11 +76,12 @@ class Narrator(Observer):
         )
 
     def _outcome(self, reload: Reload, before: Snapshot | None, now: Snapshot) -> str:
-        if reload.snapshot is None:
+        changed = before is None or now.revision != before.revision
+        if reload.snapshot is None or not (changed or reload.status.healthy):
             return f"not taken over; revision {now.revision} goes on being served"
         if not reload.status.healthy:
             return f"the rest is taken over: revision {now.revision} is served, with models {_models(now)}"
-        if before is None or now.revision != before.revision:
+        if changed:
             return f"taken over: revision {now.revision} is served, with models {_models(now)}"
         if not self._healthy:
             return f"all is well again; revision {now.revision} is served"

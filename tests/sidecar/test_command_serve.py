@@ -1,0 +1,141 @@
+"""`llmroute serve`: from mounted volumes as kubelet lays them out, from compiled files, and from GATEWAY_* alone."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.gateway_process import GatewayProcess, end, start
+from tests.sidecar.config.mounted import compiled, project
+from tests.sidecar.local_process import QUICKSTART, llmroute
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.server
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, config: bool = True, **environment: str) -> Iterator[GatewayProcess]:
+    gateway = start(folder, *arguments, environment=environment, config=config)
+    try:
+        yield gateway
+    finally:
+        end(gateway)
+
+
+def status_of(gateway: GatewayProcess, model: str, key: str) -> int:
+    return gateway.post({"model": model, "messages": []}, key=key).status_code
+
+
+def logged(gateway: GatewayProcess, message: str) -> list[dict[str, object]]:
+    return [line for line in gateway.lines if message in line["message"]]
+
+
+def test_mounted_volumes_are_followed_through_swaps_rotation_and_loss(tmp_path: Path) -> None:
+    config, secrets = tmp_path / "config", tmp_path / "secrets"
+    with serving(tmp_path) as gateway:
+        assert gateway.get("/ready").status_code == 503
+        assert f"there is no directory {config}" in gateway.status()["error"]
+
+        project(config, compiled(a=1))  # the ConfigMap comes late, and its Secret later still
+        wait_until(lambda: gateway.get("/ready").status_code == 200, "the gateway to be ready")
+        assert gateway.status()["missing_secrets"] == ["spec.auth.keysFrom.secretRef: Secret 'clients' is not there"]
+        assert status_of(gateway, "a-1", "one") == 401
+        project(secrets / "clients", {"app": b"one\n"})
+        wait_until(lambda: status_of(gateway, "a-1", "one") == 200, "the key to be known")
+        assert gateway.status()["missing_secrets"] == []
+
+        project(secrets / "clients", {"app": b"two\n"})
+        wait_until(lambda: status_of(gateway, "a-1", "two") == 200, "the rotated key to be known")
+        assert status_of(gateway, "a-1", "one") == 401
+
+        project(config, compiled(a=2))
+        wait_until(lambda: status_of(gateway, "a-2", "two") == 200, "the new version to be served")
+        revision = gateway.status()["revision"]
+
+        shutil.rmtree(config)
+        wait_until(lambda: not gateway.status()["healthy"], "the loss to be seen")
+        assert status_of(gateway, "a-2", "two") == 200
+        assert gateway.status()["revision"] == revision
+        assert gateway.metric("llmroute_config_healthy") == 0
+        failures = gateway.metric("llmroute_config_reloads_total", result="failed")
+
+        project(secrets / "clients", {"app": b"three\n"})  # looked at again, and no second word about it
+        project(config, compiled(a=2))
+        wait_until(lambda: status_of(gateway, "a-2", "three") == 200, "the gateway to heal")
+        status = gateway.status()
+        assert (status["healthy"], status["error"], status["revision"]) == (True, None, revision)
+        assert gateway.metric("llmroute_config_healthy") == 1
+        assert gateway.metric("llmroute_config_reloads_total", result="failed") == failures == 2
+        wait_until(lambda: logged(gateway, "configuration applied"), "the log's lines")
+        assert len(logged(gateway, "there is no configuration yet")) == 1
+        (told,) = logged(gateway, "configuration not applied; the last good one is served")
+        assert (told["level"], told["revision"]) == ("warning", revision)
+        assert f"there is no directory {config}" in str(told["error"])
+        assert gateway.lines.index(told) < gateway.lines.index(logged(gateway, "configuration applied")[-1])
+
+
+def test_a_broken_route_keeps_its_version_and_is_told_once(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    project(tmp_path / "secrets" / "clients", {"app": b"one"})
+    project(config, compiled(a=1, b=1))
+    with serving(tmp_path) as gateway:
+        files = compiled(a=2, b=2)
+        project(config, files | {"route.a.json": files["route.a.json"][:50]})
+        wait_until(lambda: status_of(gateway, "b-2", "one") == 200, "the good route to be served")
+        assert (status_of(gateway, "a-1", "one"), status_of(gateway, "a-2", "one")) == (200, 404)
+        told, fine = gateway.status()["routes"]
+        assert (told["name"], told["accepted"], told["generation"]) == ("a", False, 1)
+        assert "route.a.json is not the one that gateway.json names" in told["reason"]
+        assert fine["accepted"]
+        assert gateway.metric("llmroute_config_reloads_total", result="partial") == 1
+        project(config, files)
+        wait_until(lambda: status_of(gateway, "a-2", "one") == 200, "the mended route to be served")
+        assert gateway.status()["healthy"]
+        assert len(logged(gateway, "configuration applied in part")) == 1
+
+
+def test_what_compile_writes_is_what_serve_serves(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(QUICKSTART.read_text())
+    done = llmroute("compile", "-f", file, "-o", tmp_path / "config")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (tmp_path / "secrets" / "quickstart-clients").mkdir(parents=True)
+    (tmp_path / "secrets" / "quickstart-clients" / "app").write_text("dev-key")
+    with serving(tmp_path) as gateway:
+        assert status_of(gateway, "chat", "dev-key") == 200
+        first = gateway.status()["revision"]
+        file.write_text(QUICKSTART.read_text().replace("name: chat\n", "name: talk\n").replace("[chat]", "[talk]"))
+        assert llmroute("compile", "-f", file, "-o", tmp_path / "config").returncode == 0
+        wait_until(lambda: status_of(gateway, "talk", "dev-key") == 200, "what was compiled anew to be served")
+        assert status_of(gateway, "chat", "dev-key") == 404
+        assert gateway.status()["revision"] != first
+        file.write_text("spec: [\n")
+        refused = llmroute("compile", "-f", file, "-o", tmp_path / "config")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith(f"{file}:2: is not YAML")
+        assert status_of(gateway, "talk", "dev-key") == 200
+
+
+def test_the_environment_alone_is_enough(tmp_path: Path) -> None:
+    environment = {
+        "GATEWAY_API_KEYS": "first, second",
+        "GATEWAY_UPSTREAMS": "llama=mock://fail;mock=mock://local",
+        "GATEWAY_FALLBACKS": "llama=mock",
+        "GATEWAY_DEFAULT_UPSTREAM": "mock",
+        "GATEWAY_RATE_LIMIT_PER_MINUTE": "3",
+    }
+    with serving(tmp_path, config=False, **environment) as gateway:
+        answer = gateway.post({"model": "llama", "messages": []}, key="first")
+        assert (answer.status_code, answer.headers["x-fallback-model"]) == (200, "mock")
+        assert status_of(gateway, "anything", "first") == 200
+        assert status_of(gateway, "mock", "third") == 401
+        assert [status_of(gateway, "mock", "first") for _ in range(2)] == [200, 429]
+        assert status_of(gateway, "mock", "second") == 200
+
+
+def test_a_wrong_variable_is_told_with_exit_code_2() -> None:
+    done = llmroute("serve", "--port", "0", "--admin-port", "0", GATEWAY_RATE_LIMIT_PER_MINUTE="many")
+    assert done.returncode == 2
+    assert done.stderr == "llmroute: GATEWAY_RATE_LIMIT_PER_MINUTE must be a number, not 'many'\n"
