@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from tests.sidecar.local_process import QUICKSTART, llmroute, running, started
 from tests.waiting import wait_until
@@ -67,12 +68,14 @@ def test_a_bad_route_beside_a_good_one_is_told_and_left_as_it_was(tmp_path: Path
     (tmp_path / "b.yaml").write_text(route("b", "n") + SECRET)
     with running(tmp_path / "run", "-f", tmp_path) as local:
         (tmp_path / "a.yaml").write_text(route("a", "changed", upstream="nobody"))
-        told = local.tells("the rest is taken over")
+        (tmp_path / "b.yaml").write_text(route("b", "new") + SECRET)
+        told = local.tells(", with models m, new")
         place = f"{tmp_path}/a.yaml:12: spec.models[0].targets[0].upstream: no upstream is named 'nobody'"
         assert place in local.told
-        assert [local.ask(model).status_code for model in ("m", "n", "changed")] == [200, 200, 404]
+        assert "the rest is taken over: revision " in local.told
+        assert [local.ask(model).status_code for model in ("m", "new", "changed")] == [200, 200, 404]
         (tmp_path / "a.yaml").write_text(route("a", "changed"))
-        local.tells(", with models changed, n", told)
+        local.tells(", with models changed, new", told)
         assert local.ask("changed").status_code == 200
 
 
@@ -186,3 +189,19 @@ def test_validate_tells_people_and_programs(tmp_path: Path) -> None:
     assert answer.returncode == 1
     (problem,) = json.loads(answer.stdout)["problems"]
     assert (problem["file"], problem["line"], problem["reason"]) == ("<stdin>", 12, "UnknownUpstream")
+
+
+def test_compile_prints_configmaps_for_kubectl(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"{route('a', 'm')}---\n{route('b', 'n', gateway='other')}")
+    done = llmroute("compile", "-f", tmp_path, "--namespace", "shop")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = list(yaml.safe_load_all(done.stdout))
+    assert [one["metadata"] for one in found] == [
+        {"name": "llmroute-gateway-default", "namespace": "shop"},
+        {"name": "llmroute-gateway-other", "namespace": "shop"},
+    ]
+    several = llmroute("compile", "-f", tmp_path, "-o", tmp_path / "out")
+    assert several.returncode == 1
+    assert "choose one with --gateway" in several.stderr
+    assert llmroute("compile", "-f", tmp_path, "-o", tmp_path / "out", "--gateway", "other").returncode == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["gateway.json", "route.b.json"]

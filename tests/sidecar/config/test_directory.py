@@ -6,7 +6,7 @@ import pytest
 
 from llmroute_sidecar.config import directory as directory_module
 from llmroute_sidecar.config.directory import DirectorySource
-from llmroute_sidecar.config.source import SourceError, TryAgain
+from llmroute_sidecar.config.source import SourceError
 from tests.sidecar.config.mounted import clear, compiled, project, write
 
 

@@ -1,12 +1,18 @@
 """LLMRoute manifests as a source: what is chosen, what a broken file does, where secrets come from."""
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from llmroute_contract import compiled as c
+from llmroute_sidecar.config.files import InTrouble
 from llmroute_sidecar.config.manifests import ManifestSource
-from llmroute_sidecar.config.source import Reading, SourceError
+from llmroute_sidecar.config.reload import Reloader
+from llmroute_sidecar.config.source import Reading, SourceError, TryAgain
+from tests.sidecar.config.mounted import project
 
 ROUTE = """\
 apiVersion: llmroute.dev/v1alpha1
@@ -59,6 +65,49 @@ def test_a_secret_that_stands_in_no_file_comes_from_the_secrets_directory(tmp_pa
     (mounted / "app").write_bytes(b"rotated-key")
     assert source.fingerprint() != before
     assert source.read().secrets.read("clients", "app") == b"rotated-key"
+
+
+def save_in_place(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+def save_by_renaming(file: Path, text: str) -> None:
+    """As editors do, and `kubectl get -o yaml > new && mv new old`."""
+    file.with_suffix(".new").write_text(text)
+    file.with_suffix(".new").rename(file)
+
+
+def save_by_swapping_a_link(file: Path, text: str) -> None:
+    """As a mounted ConfigMap of routes, one of whose files is named."""
+    project(file.parent, {file.name: text.encode()})
+
+
+@pytest.mark.parametrize("save", [save_in_place, save_by_renaming, save_by_swapping_a_link])
+def test_one_file_is_followed_however_it_is_saved(tmp_path: Path, save: Callable[[Path, str], None]) -> None:
+    file = tmp_path / "volume" / "routes.yaml"
+    file.parent.mkdir()
+    save(file, route("a", model="m"))
+    reloader = Reloader(ManifestSource([file]))
+    for models in ({"m"}, {"n"}, {"o"}):
+        save(file, route("a", model=min(models)))
+        reload = reloader.tick()
+        assert reload is not None
+        assert reload.snapshot is not None
+        assert reload.snapshot.model_names == models
+
+
+def test_a_file_that_cannot_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, one=route("a")) / "one.yaml"
+    source = ManifestSource([file])
+
+    def no_descriptors(path: Path, limit_bytes: int) -> bytes:
+        raise InTrouble(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("llmroute_sidecar.config.documents.read_bounded", no_descriptors)
+        with pytest.raises(TryAgain, match=r"one.yaml: cannot be read: Too many open files"):
+            source.read()
+    assert served(source.read()) == {"a": ["m"]}
 
 
 def test_a_broken_route_stays_as_it_was_and_the_others_update(tmp_path: Path) -> None:

@@ -1,18 +1,21 @@
 """Reload: whatever happens to the files, what worked goes on being served, and the status says what is not."""
 
 import asyncio
+import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from llmroute_sidecar.config.directory import DirectorySource
 from llmroute_sidecar.config.reload import Reload, Reloader
+from llmroute_sidecar.config.secrets import SecretValues
+from llmroute_sidecar.config.source import TOLD_MAX, Reading, SourceError, TryAgain
 from llmroute_sidecar.snapshot import Snapshot
 from tests.sidecar.config.mounted import clear, compiled, project, write
 
@@ -160,9 +163,79 @@ def test_a_source_that_fails_in_a_way_nobody_foresaw_keeps_what_is_served(tmp_pa
     reload = reloader.tick()
     assert reload is not None
     assert reload.status.revision == revision
+    assert isinstance(reload.fault, ZeroDivisionError)
     assert "ZeroDivisionError" in (reload.status.error or "")
     assert "content" not in (reload.status.error or "")
     assert reloader.tick() is None
+    del source.fingerprint
+    assert applied(reloader).revision == revision  # though no file has moved
+    assert reloader.status.healthy
+
+
+class Scripted:
+    """A source whose fingerprint never moves, and whose readings the test says. It counts them."""
+
+    def __init__(self) -> None:
+        self.next: Reading | Exception = Reading(compiled(a=1), SecretValues({"clients": {}}))
+        self.readings = 0
+
+    def fingerprint(self) -> int:
+        return 1
+
+    def read(self) -> Reading:
+        self.readings += 1
+        if isinstance(self.next, Exception):
+            raise self.next
+        return self.next
+
+
+@pytest.mark.parametrize("trouble", [TryAgain("no descriptors"), ValueError()])
+def test_trouble_that_may_pass_is_told_once_and_heals_though_no_file_moves(trouble: Exception) -> None:
+    source = Scripted()
+    good, source.next = source.next, trouble
+    reloader = Reloader(source)
+    first = reloader.tick()
+    assert first is not None
+    assert first.result == "failed"
+    assert [reloader.tick() for _ in range(5)] == [None] * 5
+    assert source.readings == 6
+    source.next = good
+    assert applied(reloader).model_names == {"a-1"}
+    assert reloader.status.healthy
+    assert reloader.tick() is None
+    assert source.readings == 7
+
+
+def test_what_is_wrong_with_the_files_themselves_is_not_read_again_until_they_move() -> None:
+    source = Scripted()
+    source.next = SourceError("one.yaml:1: is not YAML", "two.yaml:7: is not YAML")
+    reloader = Reloader(source)
+    first = reloader.tick()
+    assert first is not None
+    assert first.problems == ("one.yaml:1: is not YAML", "two.yaml:7: is not YAML")
+    assert reloader.tick() is None
+    assert source.readings == 1
+
+
+def test_a_file_that_cannot_be_read_for_a_while_is_told_once_and_taken_when_it_can() -> None:
+    source = Scripted()
+    files = compiled(a=1, b=1)
+    lost = {name: data for name, data in files.items() if name != "route.a.json"}
+    why = {"route.a.json": "cannot be read: Input/output error"}
+    source.next = Reading(lost, SecretValues({"clients": {}}), (), why, in_trouble=True)
+    reloader = Reloader(source)
+    assert applied(reloader).model_names == {"b-1"}
+    assert reloader.status.routes[0].reason == "route.a.json cannot be read: Input/output error"
+    assert [reloader.tick() for _ in range(3)] == [None] * 3
+    source.next = Reading(files, SecretValues({"clients": {}}))
+    assert applied(reloader).model_names == {"a-1", "b-1"}
+    assert reloader.status.healthy
+
+
+def test_many_problems_are_told_by_their_first_and_their_number() -> None:
+    error = SourceError(*(f"line {number}" for number in range(50)))
+    assert len(error.problems) == TOLD_MAX + 1
+    assert str(error).endswith("line 19; and 30 more")
 
 
 def test_watching_hands_each_reload_to_the_event_loop(tmp_path: Path) -> None:
@@ -189,6 +262,109 @@ def test_watching_hands_each_reload_to_the_event_loop(tmp_path: Path) -> None:
         return found
 
     assert asyncio.run(watched()) == [{"a-1"}, {"a-2"}]
+
+
+def test_a_reload_that_cannot_be_taken_over_does_not_end_the_watching(tmp_path: Path) -> None:
+    write(tmp_path, compiled(a=1))
+    reloader = started(tmp_path)
+
+    async def watched() -> list[str]:
+        results: list[str] = []
+        healed = asyncio.Event()
+
+        def on_reload(reload: Reload) -> None:
+            results.append(reload.result)
+            if len(results) == 1:
+                raise ZeroDivisionError
+            if len(results) == 2:
+                assert "ZeroDivisionError" in (reload.status.error or "")
+                write(tmp_path, compiled(a=2))
+            else:
+                healed.set()
+
+        watching = asyncio.create_task(reloader.watch(on_reload, interval=0))
+        await asyncio.wait_for(healed.wait(), 10)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        return results
+
+    assert asyncio.run(watched()) == ["applied", "failed", "applied"]
+    assert reloader.status.healthy
+
+
+# --- any sequence of states, against a model that says exactly what must be served
+
+State = tuple[dict[str, int], frozenset[str], str]
+"""Listed routes with their versions, those whose files are damaged, and the damage; damage to the index is named ""."""
+
+
+class InMemory:
+    """A directory's states without a disk, so that thousands of sequences can be had."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.there = False
+
+    def fingerprint(self) -> Hashable:
+        return tuple(sorted(self.files.items())) if self.there else None
+
+    def read(self) -> Reading:
+        if not self.there:
+            raise SourceError("there is no directory")
+        return Reading(self.files, SecretValues({"clients": {"app": b"key"}}))
+
+
+@functools.cache
+def compiled_of(versions: frozenset[tuple[str, int]]) -> dict[str, bytes]:
+    return compiled(**dict(versions))
+
+
+STATES = st.tuples(
+    st.dictionaries(st.sampled_from("abc"), st.integers(1, 4)),
+    st.frozensets(st.sampled_from(["", "a", "b", "c"]), max_size=2),
+    st.sampled_from(["vanished", "lost", *sorted(DAMAGES.keys() - {"another digest", "nested deep"})]),
+)
+
+
+@given(st.lists(STATES, min_size=1, max_size=8))
+@settings(max_examples=1500, deadline=None)
+def test_any_sequence_serves_the_newest_good_version_of_each_listed_route(history: list[State]) -> None:
+    source = InMemory()
+    reloader = Reloader(source, clock=lambda: 1000.0)
+    served: dict[str, int] = {}
+    """The model: a good version replaces, a damaged one leaves what was, an index that fails leaves everything."""
+    snapshot: Snapshot | None = None
+    for versions, damaged, damage in [*history, ({"a": 5, "b": 5}, frozenset[str](), "none")]:
+        files = dict(compiled_of(frozenset(versions.items())))
+        source.there = damage != "vanished" or not damaged
+        for name in damaged & {"", *versions}:
+            file = f"route.{name}.json" if name else "gateway.json"
+            if damage == "lost":
+                del files[file]
+            elif damage != "vanished":
+                files[file] = DAMAGES[damage](files[file])
+        source.files = files
+        index_is_good = source.there and "" not in damaged
+        if index_is_good:
+            intact = {name: version for name, version in versions.items() if name not in damaged}
+            served = {name: intact.get(name, served.get(name, 0)) for name in versions}
+            served = {name: version for name, version in served.items() if version}
+
+        reload = reloader.tick()
+        if reload is not None and reload.snapshot is not None:
+            snapshot = reload.snapshot
+        expected = {f"{name}-{version}" for name, version in served.items()}
+        assert (snapshot.model_names if snapshot else set()) == expected
+        assert reloader.tick() is None  # each state is told once
+        assert (reloader.status.error is None) == index_is_good
+        if index_is_good:
+            whole = not (damaged & versions.keys()) or all(
+                served.get(n) == versions[n] for n in damaged & versions.keys()
+            )
+            assert reloader.status.healthy == whole
+            assert (reloader.status.revision == reloader.status.wanted_revision) == whole
+    assert snapshot is not None
+    assert snapshot.model_names == {"a-5", "b-5"}
 
 
 class AnyHistory(RuleBasedStateMachine):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from llmroute_contract.compiled import GATEWAY_FILE
-from llmroute_sidecar.config.files import Contents, Unusable, read_together, visible_in
+from llmroute_sidecar.config.files import Contents, InTrouble, Unusable, read_together, visible_in
 from llmroute_sidecar.config.secrets import SecretValues, read_secrets, secrets_paths
 from llmroute_sidecar.config.source import Reading, SourceError, TryAgain
 
@@ -38,12 +38,14 @@ class DirectorySource:
             raise TryAgain(f"{directory} {error}") from None
         if not found.files and not found.unusable:
             raise SourceError(f"{directory} holds no configuration")
-        if GATEWAY_FILE in found.unusable:
-            raise TryAgain(f"{directory}/{GATEWAY_FILE} {found.unusable[GATEWAY_FILE]}")
+        unusable = {name: str(error) for name, error in found.unusable.items()}
+        if GATEWAY_FILE in unusable:
+            raise TryAgain(f"{directory}/{GATEWAY_FILE} {unusable[GATEWAY_FILE]}")
         if GATEWAY_FILE not in found.files:
             raise SourceError(f"{directory} has no {GATEWAY_FILE}")
         secrets = read_secrets(self._secrets_dir)
-        return Reading(found.files, SecretValues(secrets.values), (), {**secrets.unusable, **found.unusable})
+        in_trouble = secrets.in_trouble or any(isinstance(error, InTrouble) for error in found.unusable.values())
+        return Reading(found.files, SecretValues(secrets.values), secrets.problems, unusable, in_trouble)
 
 
 def _is_configuration(name: str) -> bool:

@@ -15,7 +15,7 @@ from llmroute_contract.compile import RouteSource
 from llmroute_contract.compiled import CompiledRoute
 from llmroute_contract.llmroute import GROUP, KIND, LLMRoute, parse_route
 from llmroute_contract.problem import Problem
-from llmroute_sidecar.config.files import Unusable, names_in, read_bounded
+from llmroute_sidecar.config.files import InTrouble, Unusable, names_in, read_bounded
 from llmroute_sidecar.config.located import BadYaml, Located, read_yaml
 from llmroute_sidecar.config.secrets import secret_values
 
@@ -118,12 +118,16 @@ def read_documents(paths: Sequence[Path], namespace: str | None = None) -> Docum
         except FileNotFoundError:
             reader.problems.append(Finding(str(path), 0, "", "there is no such folder"))
         except Unusable as error:
-            reader.problems.append(Finding(str(path), 0, "", str(error), UNREADABLE))
+            reader.problems.append(_unusable(str(path), error))
     if len(files) > FILES_MAX:
         reader.problems.append(Finding(str(paths[0]), 0, "", f"there are more than {FILES_MAX} files"))
     for path in list(files)[:FILES_MAX]:
         reader.file(path)
     return Documents(tuple(reader.routes), reader.secrets, tuple(reader.problems), tuple(reader.notes))
+
+
+def _unusable(file: str, error: Unusable) -> Finding:
+    return Finding(file, 0, "", str(error), UNREADABLE if isinstance(error, InTrouble) else "Invalid")
 
 
 def _text(path: Path) -> str:
@@ -155,7 +159,7 @@ class _Reader:
         except FileNotFoundError:
             self.problems.append(Finding(name, 0, "", "there is no such file"))
         except Unusable as error:
-            self.problems.append(Finding(name, 0, "", str(error), UNREADABLE))
+            self.problems.append(_unusable(name, error))
         except BadYaml as error:
             self.problems.append(Finding(name, error.line, "", str(error)))
         else:

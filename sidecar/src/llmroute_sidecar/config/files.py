@@ -10,6 +10,9 @@ import stat
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 FILES_MAX = 10_000
 """In one directory. Nobody means more; a folder that was named by mistake may hold a million."""
@@ -26,6 +29,15 @@ class Unusable(Exception):
     """A file that is there but cannot be taken; the message says why and quotes no content."""
 
 
+class InTrouble(Unusable):
+    """The system refused to read it, which may pass while the file stays as it is: no descriptor was left, a disk
+    failed, access was forbidden.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot be read: {error.strerror or type(error).__name__}")
+
+
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """The bytes of a regular file. Raises FileNotFoundError where there is none, Unusable for anything else."""
     try:
@@ -34,14 +46,16 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
-        raise Unusable(f"cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as opened:
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Unusable("is not a regular file")
+        raise InTrouble(error) from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Unusable("is not a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as opened:
             data = opened.read(limit_bytes + 1)
-        except OSError as error:
-            raise Unusable(f"cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise InTrouble(error) from None
+    finally:
+        os.close(descriptor)
     if len(data) > limit_bytes:
         raise Unusable(f"is larger than {limit_bytes} bytes")
     return data
@@ -54,7 +68,7 @@ def names_in(directory: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(directory) from None
     except OSError as error:
-        raise Unusable(f"cannot be read: {error.strerror}") from None
+        raise InTrouble(error) from None
 
 
 def visible_in(directory: Path) -> list[Path]:
@@ -69,16 +83,19 @@ def visible_in(directory: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Files of one directory as they stood at one moment. `unusable`: those that are there but cannot be taken, and
-    why.
-    """
+    """Files of one directory as they stood at one moment. `unusable`: those that are there but cannot be taken."""
 
     files: Mapping[str, bytes]
-    unusable: Mapping[str, str]
+    unusable: Mapping[str, Unusable]
 
 
 def read_together(directory: Path, wanted: Callable[[str], bool], limit_bytes: int) -> Together:
-    """The files whose names are `wanted` and not hidden. Raises FileNotFoundError or Unusable, of the directory.
+    """The files whose names are `wanted` and not hidden. Raises FileNotFoundError or Unusable, of the directory."""
+    return while_it_stands(directory, lambda folder: _read_all(folder, wanted, limit_bytes))
+
+
+def while_it_stands(directory: Path, read: Callable[[Path], T]) -> T:
+    """What `read` gives of a directory that kubelet may swap meanwhile. Raises as `read` does, and Unusable.
 
     kubelet swaps a whole set of files at once by renaming the symlink `..data`, then removes the old ones. So all are
     read from the folder that the link names, and anew where it moved meanwhile: a certificate never meets the key of
@@ -87,7 +104,7 @@ def read_together(directory: Path, wanted: Callable[[str], bool], limit_bytes: i
     for _ in range(SWAPS_MAX):
         link = _volume_link(directory)
         try:
-            found = _read_all(directory / link if link else directory, wanted, limit_bytes)
+            found = read(directory / link if link else directory)
         except FileNotFoundError:
             if _volume_link(directory) == link:
                 raise FileNotFoundError(directory) from None
@@ -107,7 +124,7 @@ def _volume_link(directory: Path) -> str | None:
 
 def _read_all(folder: Path, wanted: Callable[[str], bool], limit_bytes: int) -> Together:
     files: dict[str, bytes] = {}
-    unusable: dict[str, str] = {}
+    unusable: dict[str, Unusable] = {}
     names = [name for name in names_in(folder) if wanted(name) and not name.startswith(".")]
     for name in names[:FILES_MAX]:
         try:
@@ -115,7 +132,7 @@ def _read_all(folder: Path, wanted: Callable[[str], bool], limit_bytes: int) -> 
         except FileNotFoundError:
             continue  # removed since it was listed
         except Unusable as error:
-            unusable[name] = str(error)
+            unusable[name] = error
     return Together(files, unusable)
 
 

@@ -74,10 +74,10 @@ class ManifestSource:
         self._last_accepted = {
             entry.name: c.decode(compilation.files[entry.file], c.CompiledRoute) for entry in index.routes
         }
-        mounted = read_secrets(self._secrets_dir) if self._secrets_dir is not None else MountedSecrets({}, {})
+        mounted = read_secrets(self._secrets_dir) if self._secrets_dir is not None else MountedSecrets()
         self.given_secrets = SecretValues(documents.secrets_of(chosen[0]))
         secrets = SecretValues({**mounted.values, **self.given_secrets.values})
-        return Reading(compilation.files, secrets, tuple(problems), mounted.unusable)
+        return Reading(compilation.files, secrets, (*problems, *mounted.problems), in_trouble=mounted.in_trouble)
 
 
 def choose_gateway(documents: Documents, gateway: str | None, namespace: str | None) -> GatewayId:

@@ -15,7 +15,7 @@ So bad input, in whatever form, never loses what worked before; what is served t
 status says which one was wanted and why it is not served.
 
 A state is told once: a failure again when it is another one, its end when there is something to serve whole again. What
-could not be read for a cause that may pass without the files moving (`source.TryAgain`, `Reading.unusable`, a fault
+could not be read for a cause that may pass without the files moving (`source.TryAgain`, `Reading.in_trouble`, a fault
 nobody foresaw) is read again at each look, in silence while nothing has changed.
 
 All of it but the swap runs off the event loop.
@@ -124,14 +124,14 @@ class Reloader:
             if not isinstance(error, TryAgain):
                 self._seen = fingerprint
             return self._failed(error.problems)
-        if reading.unusable and reading == self._incomplete:
+        if reading.in_trouble and reading == self._incomplete:
             return None
         good, rejections = self._judge(index, reading)
         revision = c.revision_of(found.entry for found in good.values())
         snapshot = build(index, [found.route for found in good.values()], reading.secrets, revision)
         self._good, self._rejections = good, rejections
-        self._incomplete = reading if reading.unusable else None
-        self._seen = _NEVER if reading.unusable else fingerprint
+        self._incomplete = reading if reading.in_trouble else None
+        self._seen = _NEVER if reading.in_trouble else fingerprint
         self.status = self._status(index, snapshot, revision, reading.problems)
         problems = (*reading.problems, *(f"route {name}: {reason}" for name, (reason, _) in rejections.items()))
         return Reload("applied" if self.status.healthy else "partial", self.status, snapshot, problems)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmroute_sidecar.config.files import Unusable, read_together, visible_in
+from llmroute_sidecar.config.files import InTrouble, Unusable, names_in, read_together, visible_in, while_it_stands
 
 ENTRY_MAX_BYTES = 1024 * 1024
 """A Secret can have no more in Kubernetes."""
@@ -33,32 +33,49 @@ class SecretValues:
 
 @dataclass(frozen=True, slots=True)
 class MountedSecrets:
-    """What was found in a directory. `unusable`: entries (`<secret>/<entry>`) that could not be taken, and why."""
+    """What was found in a directory."""
 
-    values: Mapping[str, Mapping[str, bytes]] = field(repr=False)
-    unusable: Mapping[str, str]
+    values: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
+    problems: tuple[str, ...] = ()
+    """Entries that are there and could not be taken, and why."""
+    in_trouble: bool = False
+    """Whether a cause of these may pass while the files stay as they are."""
 
 
 def read_secrets(directory: Path) -> MountedSecrets:
-    """All Secrets mounted below `directory`. One that is not there, or is empty, is missing. Never raises."""
+    """All Secrets mounted below `directory`: each a volume of its own, or all in one projected volume. One that is not
+    there, or is empty, is missing. Never raises.
+    """
+    try:
+        return while_it_stands(directory, _read_secrets)
+    except FileNotFoundError:
+        return MountedSecrets()
+    except Unusable as error:
+        return MountedSecrets(problems=(f"{directory} {error}",), in_trouble=True)
+
+
+def _read_secrets(directory: Path) -> MountedSecrets:
     values: dict[str, Mapping[str, bytes]] = {}
-    unusable: dict[str, str] = {}
+    unusable: dict[str, Unusable] = {}
     total = 0
-    for secret in visible_in(directory):
+    for name in names_in(directory):
+        if name.startswith(".") or not (directory / name).is_dir():
+            continue
         try:
-            found = read_together(secret, lambda _: True, ENTRY_MAX_BYTES)
+            found = read_together(directory / name, lambda _: True, ENTRY_MAX_BYTES)
         except FileNotFoundError:
             continue
         except Unusable as error:
-            unusable[secret.name] = str(error)
+            unusable[name] = error
             continue
-        unusable |= {f"{secret.name}/{entry}": why for entry, why in found.unusable.items()}
+        unusable |= {f"{name}/{entry}": error for entry, error in found.unusable.items()}
         total += sum(map(len, found.files.values()))
         if total > TOTAL_MAX_BYTES:
-            unusable[secret.name] = f"is not taken: all Secrets here have more than {TOTAL_MAX_BYTES} bytes"
+            unusable[name] = Unusable(f"is not taken: all Secrets there have more than {TOTAL_MAX_BYTES} bytes")
         elif found.files:
-            values[secret.name] = found.files
-    return MountedSecrets(values, unusable)
+            values[name] = found.files
+    problems = tuple(f"Secret {name} {error}" for name, error in unusable.items())
+    return MountedSecrets(values, problems, any(isinstance(error, InTrouble) for error in unusable.values()))
 
 
 def secrets_paths(directory: Path) -> Iterator[Path]:

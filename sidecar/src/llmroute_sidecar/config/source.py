@@ -37,8 +37,9 @@ class Reading:
     problems: tuple[str, ...] = ()
     """What is wrong with sources that were left out, each with file, line and field."""
     unusable: Mapping[str, str] = field(default_factory=dict)
-    """Files (of secrets too) that are there but could not be taken this time, and why. As with TryAgain, that may
-    pass."""
+    """Compiled files that are there but could not be taken, and why."""
+    in_trouble: bool = False
+    """Whether some file (of a Secret too) could not be taken for a cause that may pass, as with TryAgain."""
 
 
 class Source(Protocol):
