@@ -91,6 +91,16 @@ class GatewayProcess:
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log_path.read_text().splitlines() if line.endswith("}")]
 
+    def request_line(self, request_id: str) -> dict[str, Any]:
+        """The log line of one request, once it is there."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.lines if line.get("request_id") == request_id]
+
+        lines = wait_until(found, f"the log line of {request_id}")
+        assert len(lines) == 1, lines
+        return lines[0]
+
     def post(self, body: Any, path: str = "/v1/chat/completions", key: str | None = KEY, **more: Any) -> httpx.Response:
         headers = dict(more.pop("headers", {}))
         if key is not None:
@@ -164,6 +174,7 @@ def start(
         )
 
     line = wait_until(listening, "the gateway to listen")
+    assert line is not None
     gateway.port, gateway.admin_port = line["port"], line["admin_port"]
     return gateway
 

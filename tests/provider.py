@@ -1,7 +1,7 @@
 """A provider played by a real HTTP server on a socket, whose behaviour each test says.
 
-It runs on an event loop in a thread of its own. A behaviour is a coroutine over the request and the connection's writer; the
-default answers like OpenAI. What came in, and which connections are open, is recorded.
+It runs on an event loop in a thread of its own. A behaviour is a coroutine over the request and the connection's
+writer; the default answers like OpenAI. What came in, and which connections are open, is recorded.
 """
 
 import asyncio
@@ -149,7 +149,7 @@ class Provider:
 
 async def _gone(reader: asyncio.StreamReader) -> None:
     """Returns when the peer has closed. Nothing is read: requests are not pipelined here."""
-    while not reader.at_eof() and reader.exception() is None:  # noqa: ASYNC110 - the reader offers no event for it
+    while not reader.at_eof() and reader.exception() is None:
         await asyncio.sleep(0.005)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from llmroute_sidecar.config.directory import DirectorySource
 from llmroute_sidecar.config.reload import Reloader
 from llmroute_sidecar.pipeline.serve import Gateway
-from llmroute_sidecar.server.connection import ServerLimits
 from llmroute_sidecar.server.data_port import DataPort
+from llmroute_sidecar.server.head import ServerLimits
 from llmroute_sidecar.telemetry.log import LogWriter
 from llmroute_sidecar.telemetry.metrics import Metrics
 from tests.gateway_process import KEY, spec, write_config, write_secret

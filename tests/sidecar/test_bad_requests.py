@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway_process import KEY, GatewayProcess, running, spec
+from tests.gateway_process import KEY, GatewayProcess, running, spec, upstream
 from tests.provider import Provider, providing
+from tests.sidecar.short_limits import running_with_short_limits
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -25,16 +26,26 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def gateway(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    with running(tmp_path_factory.mktemp("gateway"), {"chat": spec(provider.url)}) as gateway:
+    chat = spec(
+        provider.url,
+        upstreams=[upstream("provider", provider.url), upstream("mock", "mock://local?tokens=99999")],
+        models=[
+            {"name": "gpt", "targets": [{"upstream": "provider"}]},
+            {"name": "large", "targets": [{"upstream": "mock"}]},
+        ],
+    )
+    with running(tmp_path_factory.mktemp("gateway"), {"chat": chat}) as gateway:
         yield gateway
 
 
 def exchange(gateway: GatewayProcess, data: bytes, *more: bytes) -> bytes:
     """Sends `data` raw and reads until the gateway closes; `more` follows piece by piece."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
-        connection.sendall(data)
-        for piece in more:
-            connection.sendall(piece)
+        try:
+            for piece in (data, *more):
+                connection.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has said no and closed
         got = b""
         try:
             while part := connection.recv(65536):
@@ -116,7 +127,11 @@ HEADS: dict[str, tuple[bytes, int]] = {
     "a control character in the path": (raw(b"{}", path="/v1/\x01"), 400),
     "an unknown method": (raw(b"{}", method="BREW"), 400),
     "CONNECT": (b"CONNECT evil.invalid:443 HTTP/1.1\r\nhost: evil.invalid:443\r\n\r\n", 400),
-    "an upgrade": (raw(b"", "connection: upgrade", "upgrade: websocket", method="GET"), 400),
+    "a fragment": (raw(b"{}", path="/v1/chat#completions"), 400),
+    "an upgrade of something that cannot be": (
+        raw(b"", "connection: upgrade", "upgrade: websocket", method="GET"),
+        405,
+    ),
     "another expectation": (raw(b"{}", "expect: 200-ok"), 400),
     "a head above the limit": (raw(b"{}", *(f"x-filler-{n}: {'y' * 1000}" for n in range(100))), 431),
     "too many headers": (raw(b"{}", *(f"x-{n}: y" for n in range(200))), 431),
@@ -141,6 +156,78 @@ def test_a_large_body_is_refused_before_it_is_read(gateway: GatewayProcess) -> N
     answer = exchange(gateway, raw(b"x" * 1_000_000, f"content-length: {64 * 1024 * 1024}"))
     assert status_and_code(answer) == (413, "request_too_large")
     assert gateway.memory_kib() - before < 16 * 1024
+
+
+def test_a_refused_body_is_not_awaited_to_its_end(gateway: GatewayProcess) -> None:
+    """Nor is one that is small enough to keep the connection, when it stops coming: see the short limits below."""
+    answer = exchange(gateway, raw(b"x" * 1000, f"content-length: {2 * 1024 * 1024}", path="/nothing"))
+    assert status_and_code(answer) == (404, "unknown_url")
+    answer = exchange(gateway, raw(b"x" * 1000, f"content-length: {2 * 1024 * 1024}", path="/health"))
+    assert status_and_code(answer) == (405, "method_not_allowed")
+
+
+def test_a_refused_request_leaves_its_connection_usable(gateway: GatewayProcess) -> None:
+    refused = raw(b"x" * 100_000, path="/nothing").replace(b"connection: close\r\n", b"")
+    answer = exchange(gateway, refused + raw(b'{"model":"gpt"}'))
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"\r\n\r\n" in answer.partition(b"HTTP/1.1 200 ")[2]
+
+
+def test_a_body_in_tiny_chunks_costs_no_more_than_its_size(gateway: GatewayProcess, provider: Provider) -> None:
+    count = 1_000_000
+    text = b'{"model":"gpt","user":"' + b"xy" * count + b'"}'
+    before = gateway.memory_kib()
+    pieces = b"".join(b"2\r\n%b\r\n" % text[at : at + 2] for at in range(0, len(text) - 1, 2))
+    pieces += b"1\r\n%b\r\n" % text[-1:] if len(text) % 2 else b""
+    answer = exchange(gateway, raw(b"", "transfer-encoding: chunked"), pieces + b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert provider.requests[-1].body == text
+    provider.requests.clear()
+    assert gateway.memory_kib() - before < 24 * 1024  # a list of two-byte texts would be 50 MiB
+
+
+def test_a_trailer_is_not_taken_for_a_header(gateway: GatewayProcess, provider: Provider) -> None:
+    """RFC 9110 §6.5.1: what comes after the body cannot name another key, nor reach the upstream as a header."""
+    body = b'f\r\n{"model":"gpt"}\r\n0\r\nx-api-key: another\r\nx-evil: 1\r\n\r\n'
+    assert exchange(gateway, raw(body, "transfer-encoding: chunked")).startswith(b"HTTP/1.1 200 ")
+    assert "x-evil" not in provider.requests[-1].headers
+
+
+@pytest.mark.parametrize("endless", [b"x: " + b"y" * 600_000, b"x: y\r\n" * 100_000], ids=["one line", "many lines"])
+def test_trailers_without_end_are_refused(gateway: GatewayProcess, endless: bytes) -> None:
+    head = raw(b'f\r\n{"model":"gpt"}\r\n0\r\n', "transfer-encoding: chunked")
+    answer = exchange(gateway, head, *(endless[at : at + 10_000] for at in range(0, len(endless), 10_000)))
+    assert status_and_code(answer) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("streamed", [b"", b',"stream":true'], ids=["plain", "streamed"])
+def test_an_offered_upgrade_is_ignored(gateway: GatewayProcess, provider: Provider, streamed: bytes) -> None:
+    """RFC 9110 §7.8. Java's HTTP client offers h2c with each request; what follows belongs to the next one."""
+    body = b'{"model":"gpt"' + streamed + b"}"
+    offer = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAEAAEAAAAIAAAAB")
+    first = raw(body, *offer, "x-request-id: offer").replace(b"connection: close\r\n", b"")
+    answer = exchange(gateway, first + raw(body, "x-request-id: next"))
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert answer.index(b"x-request-id: offer") < answer.index(b"x-request-id: next")
+    assert not provider.requests[-2].headers.keys() & {"upgrade", "http2-settings"}
+
+
+def test_nothing_behind_a_connect_is_taken_for_a_request(gateway: GatewayProcess) -> None:
+    connect = HEADS["CONNECT"][0]
+    answer = exchange(gateway, connect + raw(b'{"model":"gpt"}'))
+    assert answer.count(b"HTTP/1.1 ") == 1
+    first = raw(b"{}").replace(b"connection: close\r\n", b"")
+    answer = exchange(gateway, first + connect + raw(b'{"model":"gpt"}'))
+    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 400 ") == 2
+
+
+def test_an_old_client_is_not_told_to_continue(gateway: GatewayProcess) -> None:
+    """RFC 9110 §10.1.1: an expectation in HTTP/1.0 is ignored."""
+    body = b'{"model":"gpt"}'
+    request = raw(body, "expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    answer = exchange(gateway, request)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"100 Continue" not in answer
 
 
 def test_a_large_chunked_body_is_refused_once_it_is_above_the_limit(gateway: GatewayProcess) -> None:
@@ -210,6 +297,45 @@ def test_a_broken_request_behind_a_good_one_takes_nothing_from_it(gateway: Gatew
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_broken_request_is_not_told_of_under_the_one_before_it(gateway: GatewayProcess) -> None:
+    first = raw(b"", "x-request-id: the-good-one", method="GET", path="/health").replace(b"connection: close\r\n", b"")
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        connection.sendall(first)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\x00garbage\r\n\r\n")
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"the-good-one" not in answer
+    request_id = answer.partition(b"x-request-id: ")[2].partition(b"\r\n")[0].decode()
+    line = gateway.request_line(request_id)
+    assert (line["status"], line["path"]) == (400, "")
+    text = gateway.get("/metrics").text
+    assert 'method=""' not in text
+    assert 'method="other"' in text
+
+
+def test_a_client_that_does_not_read_its_answers_is_held_back(gateway: GatewayProcess) -> None:
+    """Its next request waits until it has read: answers do not pile up here."""
+    large = raw(b'{"model":"large"}').replace(b"connection: close\r\n", b"")
+    before = gateway.memory_kib()
+
+    def under_way() -> bool:
+        """For longer than an answer takes."""
+        return all(gateway.metric("gateway_in_flight_requests") > 0 for _ in range(20))
+
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        for _ in range(200):
+            connection.sendall(large)
+            if under_way():
+                break
+        else:
+            pytest.fail("200 answers of half a megabyte that nobody reads were written")
+        assert gateway.memory_kib() - before < 24 * 1024
+        while under_way():  # once it reads, the rest is answered
+            connection.recv(1024 * 1024)
+    wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "the client to be gone")
+
+
 @pytest.mark.parametrize("value", ["a\tb", "x" * 500, "ü", '"><script>', "a b", ""])
 def test_an_unfit_request_id_is_replaced(gateway: GatewayProcess, value: str) -> None:
     answer = exchange(gateway, raw(b'{"model":"gpt"}', f"x-request-id: {value}"))
@@ -257,19 +383,18 @@ def test_after_all_this_the_gateway_serves_and_is_not_larger(gateway: GatewayPro
     with httpx.Client() as client:
         assert client.post(gateway.url + PATH, json={"model": "gpt"}, headers={"x-api-key": KEY}).status_code == 200
     assert gateway.memory_kib() - before < 8 * 1024
-    wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 1, "only the scrape itself to be in flight")
+    wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "nothing to be in flight")
     assert not [line for line in gateway.lines if "exc_info" in line]
     assert gateway.metric("gateway_requests_total", method="POST", path=PATH, status="500") == 0
 
 
 def test_a_body_that_stops_half_way_is_given_up(tmp_path: Path) -> None:
-    """The same for heads; with limits made short through the environment-independent flag of the tests' own server."""
-    from tests.sidecar.short_limits import running_with_short_limits
-
     with running_with_short_limits(tmp_path) as port:
-        for data, status in (
-            (raw(b'{"model":', "content-length: 100").replace(AUTH.encode(), AUTH.encode()), b" 400 "),
-            (b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n", b" 400 "),
+        for data, status, words in (
+            (raw(b'{"model":', "content-length: 100"), b" 400 ", b"the body stopped before its end"),
+            (raw(b"", "content-length: 100"), b" 400 ", b"the body stopped before its end"),
+            (raw(b"x", "content-length: 100", path="/nothing"), b" 404 ", b"unknown_url"),
+            (b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n", b" 400 ", b"the head stopped before its end"),
         ):
             with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
                 connection.sendall(data)
@@ -277,6 +402,6 @@ def test_a_body_that_stops_half_way_is_given_up(tmp_path: Path) -> None:
                 while part := connection.recv(65536):
                     answer += part
                 assert status in answer
-                assert b"stopped before its end" in answer
+                assert words in answer
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             assert connection.recv(100) == b""  # said nothing at all: closed without a word

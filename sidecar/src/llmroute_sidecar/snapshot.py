@@ -98,8 +98,8 @@ class Snapshot:
     models: ModelTable
     keys: KeyRing
     open: bool
-    """Whether a call without a key may go on: a route asks for none, or there is no route, and then no key that could be
-    right; such a call is to hear that its model is not here, not that its key is wrong."""
+    """Whether a call without a key may go on: a route asks for none, or there is no route, and then no key that could
+    be right; such a call is to hear that its model is not here, not that its key is wrong."""
     missing_secrets: tuple[MissingSecret, ...]
     model_names: frozenset[str]
     """The configured model names, which metrics may use as labels."""

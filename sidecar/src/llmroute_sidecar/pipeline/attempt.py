@@ -8,10 +8,11 @@ than is held back). After it nothing is retried: what breaks then ends the answe
 What an answer means:
 
     upstream                        breaker         then
-    2xx, 3xx, 400/404/409/413/422…  success/neutral it is the client's answer, as it is
+    2xx, 400/404/409/413/422…       success/neutral it is the client's answer, as it is
     429                             throttled       rests for Retry-After; next candidate
     401, 403                        misconfigured   the gateway's own credential; next candidate
-    5xx, 408, timeout, broken       failure         retried as the model says, then the next candidate
+    3xx, 5xx, 408, timeout, broken  failure         retried as the model says, then the next candidate
+    no place in the pool            neutral         it says nothing about the upstream; next candidate
     client gone                     neutral         the connection is closed
 
 The client's departure cancels the task, wherever it waits: every path out of `_attempt` ends the exchange and the
@@ -28,7 +29,7 @@ from typing import Literal
 from llmroute_sidecar.pipeline.body import RequestFields, rename_model
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import AttemptRecord, stream_error
-from llmroute_sidecar.pipeline.events import Beginning, BeginningScan
+from llmroute_sidecar.pipeline.events import Beginning, BeginningScan, WholeEvents
 from llmroute_sidecar.pipeline.headers import answer_headers, content_length, header_map, request_headers
 from llmroute_sidecar.policy.breaker import Outcome, Permit, Shut
 from llmroute_sidecar.policy.limits import Limiter, Refused
@@ -48,9 +49,12 @@ THROTTLED_REST_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """No candidate served. `tried` False: none was even called (open breakers, rests, limits)."""
+    """No candidate served."""
 
     tried: bool
+    """False: none was even called (open breakers, rests, limits)."""
+    throttled: bool
+    """Nothing else went wrong than that upstreams asked for a pause: after it the same call may well succeed."""
     retry_after: float | None
     limited: Refused | None
 
@@ -92,10 +96,11 @@ class AttemptEngine:
         soonest: float | None = None
         limited: Refused | None = None
         tried = False
+        throttled = True
         for candidate in candidates:
             upstream = upstreams[candidate.upstream]
             if upstream.caller is None:
-                tried = True  # broken for good, not for a while: told as a failure
+                tried, throttled = True, False  # broken for good, not for a while: told as a failure
                 self._note(call, candidate, upstream, upstream.unavailable or "unavailable")
                 continue
             for attempt in range(1, candidate.entry.retry_attempts + 1):
@@ -111,11 +116,13 @@ class AttemptEngine:
                     soonest = _sooner(soonest, permit.retry_after)
                     self._note(call, candidate, upstream, _SHUT_REASON[permit.reason])
                     break
+                self._count(upstream)
                 tried = True
                 try:
                     await self._attempt(call, fields, candidate, upstream, permit, reply, deadline)
                 except _Failed as failed:
                     self._note(call, candidate, upstream, failed.reason, failed.status)
+                    throttled = throttled and failed.outcome is Outcome.THROTTLED
                     if failed.rest is not None:
                         soonest = _sooner(soonest, failed.rest)
                     if failed.outcome is not Outcome.FAILURE or attempt == candidate.entry.retry_attempts:
@@ -130,14 +137,21 @@ class AttemptEngine:
                     return None
             if self._now() >= deadline:
                 break
-        return GaveUp(tried, soonest, limited)
+        return GaveUp(tried, throttled, soonest, limited)
 
     def _over_limit(self, upstream: LiveUpstream) -> Refused | None:
-        """Counts the attempt on the upstream's own limits, or says which one is used up."""
-        if not upstream.config.limits:
-            return None
-        admitted = self._limiter.admit([(limit, upstream.config.id) for limit in upstream.config.limits], self._now())
-        return admitted if isinstance(admitted, Refused) else None
+        """Which of the upstream's own limits is used up, that with the longest wait. Counts nothing: the breaker may
+        yet say no, and what was not tried uses up no limit."""
+        longest: Refused | None = None
+        for limit in upstream.config.limits:
+            refused = self._limiter.peek(limit, upstream.config.id, self._now())
+            if refused is not None and (longest is None or refused.retry_after > longest.retry_after):
+                longest = refused
+        return longest
+
+    def _count(self, upstream: LiveUpstream) -> None:
+        if upstream.config.limits:
+            self._limiter.admit([(limit, upstream.config.id) for limit in upstream.config.limits], self._now())
 
     @staticmethod
     def _note(call: Call, candidate: Candidate, upstream: LiveUpstream, reason: str, status: int | None = None) -> None:
@@ -158,7 +172,7 @@ class AttemptEngine:
         outcome, rest, status = Outcome.NEUTRAL, None, None
         breaker = upstream.breaker
         exchange: Exchange | None = None
-        judged = False
+        judged = left = False
         try:
             deadline = min(deadline, began + upstream.config.request_timeout)
             exchange = await self._answered(call, fields, candidate, upstream, deadline)
@@ -176,10 +190,13 @@ class AttemptEngine:
             outcome, rest = failed.outcome, failed.rest
             raise
         except UpstreamBroken as broken:
-            outcome = Outcome.FAILURE
-            raise _Failed(Outcome.FAILURE, broken.reason, status) from None
+            outcome = Outcome.NEUTRAL if broken.reason == "pool_timeout" else Outcome.FAILURE
+            raise _Failed(outcome, broken.reason, status) from None
         except _BrokenOff:
-            breaker.broke_off(self._now())
+            breaker.broke_off(self._now(), permit)
+            raise
+        except asyncio.CancelledError:
+            left = True
             raise
         finally:
             now = self._now()
@@ -187,7 +204,8 @@ class AttemptEngine:
                 exchange.abort()
             if not judged:
                 breaker.record(permit, outcome, now, None if rest is None else now + rest)
-            self._metrics.attempt(upstream.config.name, status, time.perf_counter() - clock)
+            told = status or ("cancelled" if left else "error")
+            self._metrics.attempt(upstream.config.name, told, time.perf_counter() - clock)
 
     async def _answered(
         self, call: Call, fields: RequestFields, candidate: Candidate, upstream: LiveUpstream, deadline: float
@@ -210,7 +228,7 @@ class AttemptEngine:
             fields.stream,
         )
         for last in (False, True):
-            exchange = await caller.open(request, min(deadline, self._now() + config.connect_timeout))
+            exchange = await caller.open(request, min(deadline, self._now() + config.connect_timeout), fresh=last)
             try:
                 first_token = self._now() + config.first_token_timeout
                 reason: Literal["first_token_timeout", "request_timeout"]
@@ -272,20 +290,25 @@ class AttemptEngine:
             reply.whole(exchange.status, headers, body)
             return
         length = content_length(exchange.headers)
+        events: WholeEvents | None = None
+        if length is None and _is_event_stream(exchange.headers) and not _is_encoded(exchange.headers):
+            events = WholeEvents(reply)
         reply.start(exchange.status, headers, length)
         try:
-            await exchange.relay(reply, upstream.config.idle_timeout, deadline)
+            await exchange.relay(events or reply, upstream.config.idle_timeout, deadline)
         except UpstreamBroken as broken:
             self._metrics.truncated.inc()
             call.attempts[-1] = AttemptRecord(
                 call.attempts[-1].model, call.attempts[-1].upstream, f"truncated_{broken.reason}", exchange.status
             )
-            if _is_event_stream(exchange.headers) and length is None and not _is_encoded(exchange.headers):
-                reply.write(stream_error(call.anthropic))
+            if events is not None and events.between:
+                reply.write(stream_error(call.path))
                 reply.finish()
             else:
                 reply.break_off()
             raise _BrokenOff from None
+        if events is not None:
+            events.flush()
         reply.finish()
 
 

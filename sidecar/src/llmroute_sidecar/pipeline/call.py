@@ -4,17 +4,35 @@ Owns the types and the ids (request id, trace id, W3C trace context). The server
 `Reply`; the pipeline writes into both; log line and metrics are made from the `Call` at its end.
 """
 
+import random
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from llmroute_sidecar.pipeline.errors import AttemptRecord
+from llmroute_sidecar.pipeline.errors import AttemptRecord, is_anthropic
+from llmroute_sidecar.policy.keys import Client
 from llmroute_sidecar.upstream.exchange import Headers
+from llmroute_sidecar.upstream.registry import Serving
+
+READ_HERE = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"expect",
+        b"authorization",
+        b"x-api-key",
+        b"x-request-id",
+        b"x-trace-id",
+        b"traceparent",
+    }
+)
+"""The headers that the gateway itself reads; picked out once, while the head is parsed."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_random_bits = random.Random().getrandbits  # noqa: S311 - seeded by the system; ids must differ, not be secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +47,31 @@ class Ids:
 
 def take_over_ids(headers: Headers) -> Ids:
     """The client's ids where each came once and is sane, new ones otherwise."""
-    request_id = trace_id = parent = None
-    twice = set()
-    seen = set()
+    given: dict[bytes, bytes | None] = {}
     for name, value in headers:
-        if name in (b"x-request-id", b"x-trace-id", b"traceparent"):
-            if name in seen:
-                twice.add(name)
-            seen.add(name)
-            if name == b"x-request-id":
-                request_id = value
-            elif name == b"x-trace-id":
-                trace_id = value
-            else:
-                parent = value
+        given[name] = None if name in given else value  # one that came twice counts as none
+    request_id = given.get(b"x-request-id")
+    request = (
+        request_id.decode()
+        if request_id is not None and _SANE_ID.fullmatch(request_id)
+        else f"{_random_bits(128):032x}"
+    )
+    parent = given.get(b"traceparent")
+    trace_id = given.get(b"x-trace-id")
     flags = "01"
-    trace: str | None = None
-    if parent is not None and b"traceparent" not in twice and (match := _TRACEPARENT.fullmatch(parent)):
-        trace = match[1].decode()
+    if parent is not None and (match := _TRACEPARENT.fullmatch(parent)):
+        trace = hexadecimal = match[1].decode()
         flags = match[2].decode()
-    elif trace_id is not None and b"x-trace-id" not in twice and _SANE_ID.fullmatch(trace_id):
+    elif trace_id is not None and _SANE_ID.fullmatch(trace_id):
         trace = trace_id.decode()
-    if request_id is None or b"x-request-id" in twice or not _SANE_ID.fullmatch(request_id):
-        request = secrets.token_hex(16)
+        hexadecimal = trace if _TRACE_ID.fullmatch(trace) else _new_trace_id()
     else:
-        request = request_id.decode()
-    trace = trace or secrets.token_hex(16)
-    hexadecimal = trace if re.fullmatch(r"(?!0{32})[0-9a-f]{32}", trace) else secrets.token_hex(16)
-    return Ids(request, trace, f"00-{hexadecimal}-{secrets.token_hex(8)}-{flags}")
+        trace = hexadecimal = _new_trace_id()
+    return Ids(request, trace, f"00-{hexadecimal}-{_random_bits(64) or 1:016x}-{flags}")
+
+
+def _new_trace_id() -> str:
+    return f"{_random_bits(128) or 1:032x}"
 
 
 @dataclass(slots=True)
@@ -67,6 +82,8 @@ class Call:
     path: str
     query: str
     headers: Headers
+    read_here: Headers
+    """Those of `headers` that are in READ_HERE."""
     client_ip: str
     started: float
     """By time.perf_counter: the event loop's own clock is too coarse to measure with."""
@@ -75,6 +92,10 @@ class Call:
     """The path's template, for metrics: bounded."""
     body: bytes = b""
 
+    serving: Serving | None = None
+    """What it is served from, from its head to its last byte."""
+    clients: tuple[Client, ...] = ()
+    """Whom its key stands for, one for each route that knows it."""
     status: int = 0
     client: str | None = None
     model: str | None = None
@@ -88,11 +109,11 @@ class Call:
     @property
     def anthropic(self) -> bool:
         """Whether errors are told in Anthropic's shape."""
-        return self.path == "/v1/messages" or self.path.startswith("/v1/messages/")
+        return is_anthropic(self.path)
 
     def header(self, name: bytes) -> list[bytes]:
-        """All values of a header, as they came."""
-        return [value for key, value in self.headers if key == name]
+        """All values of a header of READ_HERE, as they came."""
+        return [value for key, value in self.read_here if key == name]
 
 
 class Reply(Protocol):

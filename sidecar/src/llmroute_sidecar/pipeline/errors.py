@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from llmroute_sidecar.policy.retry import format_retry_after
 from llmroute_sidecar.upstream.exchange import Headers
 
 ErrorCode = Literal[
@@ -80,6 +81,8 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     status: int | None = None
 
 
+SDK_PATIENCE_SECONDS = 60.0
+"""The longest `Retry-After` that every SDK waits for. Told a longer one, some try again at once, to no avail."""
 JSON = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
 
@@ -92,8 +95,10 @@ def error(
     param: str | None = None,
     headers: Headers | None = None,
     attempts: Sequence[AttemptRecord] | None = None,
+    retry_after: float | None = None,
+    worth_retrying: bool | None = None,
 ) -> Answer:
-    """The answer for a row of the table."""
+    """The answer for a row of the table. `retry_after` is in seconds; `worth_retrying` overrules the row's `retry`."""
     row = TABLE[code]
     if anthropic:
         inner: dict[str, object] = {"type": row.anthropic_type, "message": message, "code": code}
@@ -105,19 +110,28 @@ def error(
     lines: Headers = [JSON, *(headers or ())]
     if code == "invalid_api_key":
         lines.append((b"www-authenticate", b"Bearer"))
-    if not row.retry:
+    if retry_after is not None:
+        lines.append((b"retry-after", format_retry_after(retry_after).encode()))
+        if retry_after > SDK_PATIENCE_SECONDS:
+            worth_retrying = False
+    if not (row.retry if worth_retrying is None else worth_retrying):
         lines.append((b"x-should-retry", b"false"))
     return Answer(row.status, lines, body, code)
 
 
-def stream_error(anthropic: bool) -> bytes:
+def is_anthropic(path: str) -> bool:
+    """Whether errors on this path are told in Anthropic's shape."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
+def stream_error(path: str) -> bytes:
     """The event that ends a stream whose upstream broke off: an error in its protocol, and no `[DONE]` after it."""
     message = "the upstream broke off before the answer was complete"
-    if anthropic:
+    if is_anthropic(path):
         data = _encode({"type": "error", "error": {"type": "api_error", "message": message}})
         return b"event: error\ndata: " + data + b"\n\n"
-    return (
-        b"data: "
-        + _encode({"error": {"message": message, "type": "server_error", "param": None, "code": "upstream_failed"}})
-        + b"\n\n"
-    )
+    error = {"message": message, "type": "server_error", "param": None, "code": "upstream_failed"}
+    if path == "/v1/responses":  # its error event has no `error`; the SDKs raise where there is one, so both are said
+        data = _encode({**error, "type": "error", "sequence_number": 0, "error": error})
+        return b"event: error\ndata: " + data + b"\n\n"
+    return b"data: " + _encode({"error": error}) + b"\n\n"

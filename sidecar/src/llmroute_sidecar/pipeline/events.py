@@ -1,19 +1,24 @@
-"""Where a streamed answer's content begins: the point of no return for fallbacks. Sans-IO.
+"""A stream of events as far as the gateway must understand it: where its content begins, and where events end.
+Sans-IO.
 
-Until the first content event any candidate may still serve; headers, comments, pings and events that only open the
-stream are not content, and an error inside a 200 is a failure. Event framing is the HTML standard's §9.2 (server-sent
-events).
+The beginning of the content is the point of no return for fallbacks. Until the first content event any candidate may
+still serve; headers, comments, pings and events that only open the stream are not content, and an error inside a 200
+is a failure. Event framing is the HTML standard's §9.2 (server-sent events).
 """
 
 import re
+from collections.abc import Callable
 from enum import Enum
 
 import msgspec
+
+from llmroute_sidecar.upstream.exchange import Sink
 
 SCAN_MAX_BYTES = 64 * 1024
 """Bytes held back, at most; a stream that opens with more than this is taken to have begun."""
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _OPENING_TYPES = frozenset({"ping", "message_start", "response.created", "response.in_progress", "response.queued"})
 
 
@@ -84,10 +89,12 @@ def _judge(event: bytes) -> Beginning:
         parsed = _decode(b"\n".join(data))
     except (msgspec.DecodeError, RecursionError):
         return Beginning.CONTENT  # `[DONE]`, or a form we do not know: not ours to hold back
-    if parsed.error is not None or parsed.type == "error":
+    if parsed.error is not None or parsed.type in ("error", "response.failed"):
         return Beginning.ERROR
     if parsed.type in _OPENING_TYPES or name.decode("ascii", "replace") in _OPENING_TYPES:
         return Beginning.WAIT
+    if parsed.choices == []:
+        return Beginning.WAIT  # a filter's verdict on the prompt, as Azure sends it, or usage
     if parsed.object_ == "chat.completion.chunk" and parsed.choices:
         return Beginning.WAIT if all(_is_opening(choice) for choice in parsed.choices) else Beginning.CONTENT
     return Beginning.CONTENT
@@ -99,3 +106,51 @@ def _is_opening(choice: _Choice) -> bool:
     if delta is None or choice.finish_reason is not None or choice.text:
         return False
     return not any(getattr(delta, field) for field in delta.__struct_fields__)
+
+
+class WholeEvents:
+    """Hands a stream on in whole events (`Sink`), so that where it breaks off an error event can follow that a client
+    can read. What upstreams send is nearly always whole, and goes on as it is; a part waits for its rest."""
+
+    __slots__ = ("_sink", "_tail", "between")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._tail = b""
+        self.between = True
+        """Whether all that was handed on ends with the end of an event."""
+
+    @property
+    def paused(self) -> bool:
+        return self._sink.paused
+
+    def on_resume(self, callback: Callable[[], None] | None) -> None:
+        self._sink.on_resume(callback)
+
+    def write(self, data: bytes) -> None:
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        if data.endswith(_EVENT_ENDS):
+            self.between = True
+            self._sink.write(data)
+            return
+        end = max(data.rfind(ending) + len(ending) if ending in data else 0 for ending in _EVENT_ENDS)
+        if end:
+            self.between = True
+        rest = data[end:]
+        if rest.startswith(b":") and rest.endswith((b"\n", b"\r")) and self.between:
+            self._sink.write(data)  # a comment: it keeps the connection alive only if it goes out, and joins no event
+        elif not self.between or len(rest) > SCAN_MAX_BYTES:
+            self.between = False  # an event larger than is held back
+            self._sink.write(data)
+        else:
+            self._tail = rest
+            if end:
+                self._sink.write(data[:end])
+
+    def flush(self) -> None:
+        """The stream is complete: what was held back is its end."""
+        if self._tail:
+            self._sink.write(self._tail)
+            self._tail = b""

@@ -23,6 +23,7 @@ _HOP_BY_HOP = frozenset(
 )
 _NOT_SENT_ON = _HOP_BY_HOP | {
     b"accept-encoding",  # events and usage are read on their way: no compression
+    b"api-key",  # Azure's and Google's names for a credential: which one is used is not the client's to choose
     b"authorization",
     b"content-length",
     b"cookie",
@@ -34,10 +35,12 @@ _NOT_SENT_ON = _HOP_BY_HOP | {
     b"x-forwarded-for",
     b"x-forwarded-host",
     b"x-forwarded-proto",
+    b"x-goog-api-key",
     b"x-request-id",
     b"x-trace-id",
 }
 _NOT_HANDED_BACK = _HOP_BY_HOP | {
+    b"alt-svc",  # the upstream's other doors are not ours
     b"content-length",
     b"date",
     b"server",

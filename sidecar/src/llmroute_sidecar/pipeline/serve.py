@@ -7,36 +7,24 @@ it is counted and logged.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import assert_never
 
 from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
 from llmroute_sidecar.pipeline.body import BadBody, RequestFields, read_fields
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
-from llmroute_sidecar.pipeline.headers import id_headers
-from llmroute_sidecar.policy.keys import Ambiguous, Client, may_use, presented_key
+from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
 from llmroute_sidecar.policy.limits import Limiter, Refused, RequestLimit, Standing
-from llmroute_sidecar.policy.retry import format_reset, format_retry_after
+from llmroute_sidecar.policy.retry import format_reset
 from llmroute_sidecar.snapshot import Route, Snapshot
 from llmroute_sidecar.telemetry.log import LogWriter, exception_text, timestamp
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.upstream.exchange import Headers
-from llmroute_sidecar.upstream.registry import LiveUpstream, adopt
+from llmroute_sidecar.upstream.registry import Serving, adopt
 
 POD = "pod"
 """The client's name where a route asks for no key: whoever reaches the loopback port is the pod itself."""
-CLIENT_LEFT = 499
-"""In logs and metrics only, as nginx writes it: the client went away before its answer."""
-
-
-class Serving:
-    """A snapshot with the live parts that it runs on. A request holds one from its first to its last byte."""
-
-    __slots__ = ("live", "snapshot")
-
-    def __init__(self, snapshot: Snapshot, live: Mapping[str, LiveUpstream]) -> None:
-        self.snapshot = snapshot
-        self.live = live
 
 
 class Gateway:
@@ -92,27 +80,43 @@ class Gateway:
         serving = self.serving
         if serving is None or self.draining:
             why = "the gateway is shutting down" if self.draining else "the gateway has no configuration yet"
-            return self.refuse(call, "not_ready", f"{why}; try again", headers=[(b"retry-after", b"1")])
-        if not serving.snapshot.open and not self._clients(call, serving.snapshot):
-            return self._no_key(call)
-        return None
+            return self.refuse(call, "not_ready", f"{why}; try again", retry_after=1.0)
+        call.serving = serving
+        key = presented_key(call.header(b"x-api-key"), call.header(b"authorization"))
+        if key is not None and not isinstance(key, Ambiguous):
+            call.clients = serving.snapshot.keys.find(key)
+        return None if serving.snapshot.open else self._unauthenticated(call)
 
     async def serve(self, call: Call, reply: Reply) -> None:
-        """Answers an opened call. Cancelled when the client leaves. Faults of our own become a 500 without details."""
-        serving = self.serving
-        assert serving is not None
+        """Answers a screened call. Cancelled when the client leaves. Faults of our own become a 500 without details."""
         try:
-            answer = await self._serve(call, serving, reply)
+            answer = await self._serve(call, reply)
         except Exception as fault:  # noqa: BLE001 - the last resort: a client gets an answer, the log the place
-            call.exception = exception_text(fault)
             if reply.started:
+                call.exception = exception_text(fault)
                 reply.break_off()
                 return
-            answer = self.refuse(call, "internal_error", "the gateway failed on this request; its log says where")
+            answer = self._failed(call, fault)
         if answer is not None:
             reply.whole(answer.status, answer.headers, answer.body)
 
-    async def _serve(self, call: Call, serving: Serving, reply: Reply) -> Answer | None:
+    def answer(self, call: Call, reply: Reply, endpoint: Callable[[Call], Answer]) -> None:
+        """Answers a screened call to one of the small endpoints."""
+        try:
+            answer = endpoint(call)
+        except Exception as fault:  # noqa: BLE001 - as above
+            answer = self._failed(call, fault)
+        else:
+            answer.headers.extend(self.own_headers(call))
+        reply.whole(answer.status, answer.headers, answer.body)
+
+    def _failed(self, call: Call, fault: Exception) -> Answer:
+        call.exception = exception_text(fault)
+        return self.refuse(call, "internal_error", "the gateway failed on this request; its log says where")
+
+    async def _serve(self, call: Call, reply: Reply) -> Answer | None:
+        serving = call.serving
+        assert serving is not None  # `screen` has refused otherwise
         fields = read_fields(call.body)
         if isinstance(fields, BadBody):
             return self.refuse(call, "invalid_request", fields.message, param=fields.param)
@@ -125,7 +129,7 @@ class Gateway:
                 call, "model_not_found", f"the model {fields.model!r} does not exist here; GET /v1/models lists them"
             )
         route = snapshot.routes[entry.route]
-        refused = self._admit_client(call, fields, route, snapshot) or self._admit_within_limits(call, fields, route)
+        refused = self._admit_client(call, fields, route) or self._admit_within_limits(call, fields, route)
         if refused is not None:
             return refused
         candidates = snapshot.models.plan(fields.model)
@@ -137,7 +141,7 @@ class Gateway:
         return self._no_candidate_left(call, gave_up)
 
     def close(self, call: Call, status: int) -> None:
-        """The call is over: answered with `status`, or left by its client (CLIENT_LEFT)."""
+        """The call is over: answered with `status`, or left by its client (499)."""
         call.status = status
         seconds = time.perf_counter() - call.started
         self._metrics.in_flight.dec()
@@ -151,14 +155,15 @@ class Gateway:
 
     # -- the stages --------------------------------------------------------------------------------------------------
 
-    def _clients(self, call: Call, snapshot: Snapshot) -> tuple[Client, ...]:
-        """The clients that the presented key stands for, one for each route that knows it."""
+    def _unauthenticated(self, call: Call) -> Answer | None:
+        """The refusal of a call whose key stands for no client, or only for expired ones."""
+        for client in call.clients:
+            if client.expires_at is None or time.time() < client.expires_at:
+                return None
         key = presented_key(call.header(b"x-api-key"), call.header(b"authorization"))
-        return () if key is None or isinstance(key, Ambiguous) else snapshot.keys.find(key)
-
-    def _no_key(self, call: Call) -> Answer:
-        key = presented_key(call.header(b"x-api-key"), call.header(b"authorization"))
-        if key is None:
+        if call.clients:
+            message = "the API key has expired"
+        elif key is None:
             message = "no API key was given; send it as Authorization: Bearer KEY or X-API-Key: KEY"
         elif isinstance(key, Ambiguous):
             message = "more than one API key was given; send one"
@@ -166,28 +171,27 @@ class Gateway:
             message = "the API key is not known to this gateway"
         return self.refuse(call, "invalid_api_key", message)
 
-    def _admit_client(self, call: Call, fields: RequestFields, route: Route, snapshot: Snapshot) -> Answer | None:
+    def _admit_client(self, call: Call, fields: RequestFields, route: Route) -> Answer | None:
         if route.open:
             call.client = POD
             return None
-        known = self._clients(call, snapshot)
-        if not known:
-            return self._no_key(call)
-        client = next((client for client in known if client.route == route.name), None)
+        client = next((client for client in call.clients if client.route == route.name), None)
         if client is None:
-            return self.refuse(
-                call, "model_not_allowed", f"this API key may not use the model {fields.model!r}", param="model"
-            )
+            return self._unauthenticated(call) or self._not_allowed(call, fields)
         call.client = client.name
         match may_use(client, fields.model, time.time()):
             case "expired":
                 return self.refuse(call, "invalid_api_key", "the API key has expired")
             case "model_not_allowed":
-                return self.refuse(
-                    call, "model_not_allowed", f"this API key may not use the model {fields.model!r}", param="model"
-                )
-            case _:
+                return self._not_allowed(call, fields)
+            case "yes":
                 return None
+            case never:
+                assert_never(never)
+
+    def _not_allowed(self, call: Call, fields: RequestFields) -> Answer:
+        message = f"this API key may not use the model {fields.model!r}"
+        return self.refuse(call, "model_not_allowed", message, param="model")
 
     def _admit_within_limits(self, call: Call, fields: RequestFields, route: Route) -> Answer | None:
         if not route.limits:
@@ -208,20 +212,25 @@ class Gateway:
             "rate_limit_exceeded",
             f"the limit {standing.name!r} of {standing.limit} requests is reached; "
             f"try again in {format_reset(refused.retry_after)}",
-            headers=[(b"retry-after", format_retry_after(refused.retry_after).encode())],
+            retry_after=refused.retry_after,
         )
 
     def _no_candidate_left(self, call: Call, gave_up: GaveUp) -> Answer:
-        headers: Headers = []
-        if gave_up.retry_after is not None:
-            headers.append((b"retry-after", format_retry_after(gave_up.retry_after).encode()))
+        wait = gave_up.retry_after
         if gave_up.tried:
             message = f"no upstream could serve the model {call.model!r}; attempts tells what each one said"
-            return self.refuse(call, "upstream_failed", message, headers=headers, attempts=True)
+            return self.refuse(
+                call,
+                "upstream_failed",
+                message,
+                attempts=True,
+                retry_after=wait,
+                worth_retrying=gave_up.throttled and wait is not None,
+            )
         if gave_up.limited is not None:
             return self._over_limit(call, gave_up.limited)
         message = f"every upstream of the model {call.model!r} is resting after failures; try again later"
-        return self.refuse(call, "circuit_open", message, headers=headers)
+        return self.refuse(call, "circuit_open", message, retry_after=wait)
 
     def refuse(
         self,
@@ -232,6 +241,8 @@ class Gateway:
         param: str | None = None,
         headers: Headers | None = None,
         attempts: bool = False,
+        retry_after: float | None = None,
+        worth_retrying: bool | None = None,
     ) -> Answer:
         """An answer of the error table, with all headers that an answer of the gateway's carries."""
         call.error_code = code
@@ -242,8 +253,11 @@ class Gateway:
             param=param,
             headers=headers,
             attempts=call.attempts if attempts else None,
+            retry_after=retry_after,
+            worth_retrying=worth_retrying,
         )
-        return Answer(answer.status, answer.headers + self.own_headers(call), answer.body, code)
+        answer.headers.extend(self.own_headers(call))
+        return answer
 
     @staticmethod
     def own_headers(call: Call) -> Headers:
@@ -300,6 +314,3 @@ def _line(call: Call, status: int, seconds: float) -> dict[str, object]:
     if call.exception is not None:
         line["exc_info"] = call.exception
     return line
-
-
-__all__ = ["CLIENT_LEFT", "Gateway", "Serving", "id_headers"]

@@ -1,8 +1,25 @@
 """The serving side of HTTP/1.1 on the data port: one client connection (RFC 9112), requests in, replies out.
 
 Owns framing, limits on heads and bodies, pipelining, `Expect`, keep-alive, back pressure and the client's departure.
-What a request means is the `Handler`'s. A request is answered before the next one of its connection is looked at;
-bytes beyond are left in the kernel, so a client cannot make us hold more than it is due.
+What a request means is the `Handler`'s.
+
+Theory of operation
+===================
+
+A request becomes a `Turn` with its first byte. Turns stand in a queue, and only the first is served; those behind it
+are parsed, up to a bound, and wait. Reading on behind the first is what tells us that the client has left: a socket
+that is not read shows no end.
+
+    the turn in front             its head is there, body to come     its body is there
+    is good                       `100 Continue` if asked, read on    served by a task
+    is refused                    read on if the rest is short,       answered
+                                  else answered, then lingering
+    while the client reads not    -                                   waits until it has caught up
+
+*What cannot be parsed* ends the connection after the answers to what came before it; so does a limit.
+
+*After the answer* the next turn comes to the front, or the connection idles, or it ends: closed where the request was
+read to its end, lingering where the client may still be sending.
 
 It is written on asyncio's protocols and httptools (llhttp, strict: a message with both a length and chunks, two
 lengths, or a bare line feed is refused, which is what smuggling needs). An ASGI server's layers cost half the
@@ -12,37 +29,16 @@ throughput (docs/performance.md); this file is the seam where another serving si
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
 
 import httptools
 
-from llmroute_sidecar.pipeline.call import Call, take_over_ids
+from llmroute_sidecar.pipeline.call import READ_HERE, Call, take_over_ids
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
+from llmroute_sidecar.server.head import ServerLimits, body_too_large, head_too_large, wrong_with_head
 from llmroute_sidecar.server.turn import Turn
+from llmroute_sidecar.telemetry.log import exception_text
 from llmroute_sidecar.upstream.exchange import Headers
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """Bounds on what one client may ask of a connection. Sizes in bytes, times in seconds."""
-
-    body: int = 32 * 1024 * 1024
-    head: int = 64 * 1024
-    header_count: int = 128
-    path: int = 8 * 1024
-    head_seconds: float = 15.0
-    """From a request's first byte (or the connection's begin) to the end of its head."""
-    body_seconds: float = 30.0
-    """Silence within a body."""
-    keep_alive_seconds: float = 90.0
-    """Between requests; longer than the SDKs keep theirs."""
-    pipelined: int = 32
-    """Requests waiting behind the one that is served."""
-    discard: int = 1024 * 1024
-    """Rest of a refused request's body that is read to keep the connection; beyond it the connection is closed."""
-    write_buffer: int = 64 * 1024
-    """Unsent bytes above which an upstream is held back."""
 
 
 class Handler(Protocol):
@@ -72,6 +68,9 @@ class Handler(Protocol):
 
 
 _CLIENT_LEFT = 499
+"""In log and metrics only, as nginx writes it: the client went away before its answer."""
+_CUT = 503
+"""In log and metrics only: the gateway went away before the answer."""
 _LINGER_SECONDS = 2.0
 
 
@@ -90,17 +89,23 @@ class Connection(asyncio.Protocol):
         self._client_ip = ""
         self._turn: Turn | None = None  # the one that is parsed
         self._queue: deque[Turn] = deque()  # begun, not answered; the first is the one being served
+        self._waiting_bytes = 0  # of bodies in the queue, behind the first
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_deadline = 0.0
-        self._timer_kind = ""
+        self._timer_deadline: float | None = None
         self._reading_paused = False
+        self._draining = handler.draining()
         self._closing = False
         self._lingering = False
-        self._head_bytes = 0
-        self._head_count = 0
+        self._deaf = False  # nothing more that comes means anything
+        self._unspent = 0  # bytes since the parser last got to the end of a head, or to a piece of a body
         self._in_head = False
+        self._head_count = 0
+        self._method = ""
+        self._offered_with: bytes | None = None  # how the body is framed of a request that offers an upgrade
+        self._retelling = False
         self._url = b""
         self._headers: Headers = []
+        self._read_here: Headers = []
         self.write_paused = False
 
     # -- the socket --------------------------------------------------------------------------------------------------
@@ -112,23 +117,26 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._client_ip = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         self._connections.add(self)
-        self._arm("head", self._limits.head_seconds)
+        self._arm(self._limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._connections.discard(self)
-        self._closing = True
-        self._disarm()
+        self._closing = self._deaf = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.write_paused = False
-        for turn in list(self._queue):
-            self._client_left(turn)
-        self._queue.clear()
+        self._leave_all(_CLIENT_LEFT)
         self._turn = None
 
-    def _client_left(self, turn: Turn) -> None:
-        turn.answered = True
-        if turn.task is not None and not turn.task.done():
-            turn.task.cancel()
-        self._closed(turn, _CLIENT_LEFT)
+    def _leave_all(self, status: int) -> None:
+        """Nobody is there any more for what was not answered: its work is cancelled."""
+        for turn in self._queue:
+            turn.answered = True
+            if turn.task is not None and not turn.task.done():
+                turn.task.cancel()
+            self._closed(turn, status)
+        self._queue.clear()
 
     def _closed(self, turn: Turn, status: int) -> None:
         if turn.opened and turn.call is not None:
@@ -136,18 +144,42 @@ class Connection(asyncio.Protocol):
             self._handler.close(turn.call, status)
 
     def data_received(self, data: bytes) -> None:
-        if self._closing or self._lingering:
+        while data and not self._deaf:
+            self._unspent += len(data)
+            try:
+                self._parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._ignore_upgrade()
+            except httptools.HttpParserCallbackError as error:
+                fault = error.__context__ or error
+                self._refuse_broken("internal_error", "the gateway failed on this request; its log says where", fault)
+            except httptools.HttpParserError:
+                self._refuse_broken("invalid_request", "the request is not valid HTTP/1.1")
+        turn = self._turn
+        if turn is None or self._deaf:
             return
-        if self._in_head or self._turn is None:
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse_broken("invalid_request", "protocol upgrades are not served here")
-        except httptools.HttpParserError:
-            self._refuse_broken("invalid_request", "the request is not valid HTTP/1.1")
-        if self._in_head and self._head_bytes > self._limits.head and not self._closing:
-            self._refuse_broken("headers_too_large", f"the head is above {self._limits.head} bytes")
+        if self._unspent > self._limits.head:
+            if self._in_head:
+                self._refuse_broken("headers_too_large", head_too_large(self._limits))
+            else:  # trailers or chunk extensions without end
+                self._refuse_broken("invalid_request", "there is more framing than body")
+        elif not self._in_head and turn is self._queue[0]:
+            self._arm(self._limits.body_seconds)
+
+    def _ignore_upgrade(self) -> None:
+        """RFC 9110 §7.8 lets an offered upgrade be ignored, and some clients offer HTTP/2 with every request. The parser
+        takes a request's body for the other protocol's: another one is told of the body, and reads it."""
+        if self._method == "CONNECT":
+            self._deaf = True  # refused; what follows is no HTTP
+        elif self._offered_with is not None:
+            head = b"POST / HTTP/1.1\r\n%b\r\n\r\n" % self._offered_with
+            self._offered_with = None
+            self._parser = httptools.HttpRequestParser(self)
+            self._retelling = True
+            self._parser.feed_data(head)
+            self._retelling = False
 
     def eof_received(self) -> bool | None:
         return None  # a client that has shut its side down has left: connection_lost follows
@@ -158,7 +190,11 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.write_paused = False
         if self._queue:
-            self._queue[0].resumed()
+            turn = self._queue[0]
+            turn.resumed()
+            if turn.waiting:
+                turn.waiting = False
+                self._begin(turn)
 
     def write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -166,9 +202,8 @@ class Connection(asyncio.Protocol):
 
     # -- time --------------------------------------------------------------------------------------------------------
 
-    def _arm(self, kind: str, seconds: float) -> None:
+    def _arm(self, seconds: float) -> None:
         """One timer a connection; a later deadline costs no new timer, the old one looks again when it fires."""
-        self._timer_kind = kind
         self._timer_deadline = self._loop.time() + seconds
         if self._timer is None:
             self._timer = self._loop.call_at(self._timer_deadline, self._on_timer)
@@ -177,160 +212,174 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_at(self._timer_deadline, self._on_timer)
 
     def _disarm(self) -> None:
-        self._timer_kind = ""
-        if self._closing and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer_deadline = None
 
     def _on_timer(self) -> None:
         self._timer = None
-        if not self._timer_kind or self._closing:
+        if self._timer_deadline is None:
             return
+        turn = self._turn
         if self._loop.time() < self._timer_deadline:
             self._timer = self._loop.call_at(self._timer_deadline, self._on_timer)
-        elif self._timer_kind == "body" and self._turn is not None:
-            self._refuse_broken("invalid_request", "the body stopped before its end")
-        elif self._timer_kind == "head" and self._in_head:
-            self._refuse_broken("invalid_request", "the head stopped before its end")
-        else:
+        elif self._closing:
+            self.abort()
+        elif turn is None or self._lingering:
             self._close()
+        elif self._in_head:
+            self._refuse_broken("invalid_request", "the head stopped before its end")
+        elif turn.refused is not None:
+            self._answer_early(turn)
+        else:
+            self._refuse_broken("invalid_request", "the body stopped before its end")
 
     # -- httptools' callbacks ----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._closing or self._lingering:
+        if self._deaf or self._retelling:
             return
         self._turn = turn = Turn(self)
         self._in_head = True
         self._head_count = 0
         self._url = b""
         self._headers = []
-        if len(self._queue) >= self._limits.pipelined:
+        self._read_here = []
+        if len(self._queue) > self._limits.pipelined:
             self._refuse_broken("invalid_request", "too many requests are waiting on this connection")
             return
         self._queue.append(turn)
         if len(self._queue) == 1:
-            self._arm("head", self._limits.head_seconds)
+            self._arm(self._limits.head_seconds)
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
+        if self._in_head:
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: RFC 9110 §6.5.1 forbids to take it for a header
         self._head_count += 1
-        if self._head_count <= self._limits.header_count:
-            self._headers.append((name.lower(), value.strip(b" \t")))
+        if self._head_count > self._limits.header_count:
+            return
+        header = (name.lower(), value.strip(b" \t"))
+        self._headers.append(header)
+        if header[0] in READ_HERE:
+            self._read_here.append(header)
 
     def on_headers_complete(self) -> None:
         turn = self._turn
-        if turn is None or self._closing or self._lingering:
+        if turn is None or self._deaf or self._retelling:
             return
         self._in_head = False
-        self._head_bytes = 0
+        # Nearly every head comes in one piece below the limit; only one that may be above it is measured.
+        size = 0 if self._unspent <= self._limits.head else self._head_size()
+        self._unspent = 0
         version = self._parser.get_http_version()
         turn.http10 = version == "1.0"
-        turn.keep_alive = self._parser.should_keep_alive() and not turn.http10
-        call = turn.call = self._call(self._parser.get_method().decode("ascii", "replace"))
+        self._method = self._parser.get_method().decode("ascii", "replace")
+        turn.keep_alive = (
+            self._parser.should_keep_alive() and not turn.http10 and not self._draining and self._method != "CONNECT"
+        )
+        call = turn.call = self._call(self._method)
         turn.head_only = call.method == "HEAD"
-        turn.expects_continue = any(name == b"expect" for name, _ in call.headers)
         self._handler.begin(call)
         turn.opened = True
-        turn.refused = self._refuse_head(call, version) or self._handler.screen(call)
-        if turn.expects_continue and turn is self._queue[0]:
-            self._answer_expectation(turn)
+        wrong = wrong_with_head(call, version, self._head_count, size, self._limits)
+        turn.refused = self._handler.screen(call) if wrong is None else self._handler.refuse(call, *wrong)
+        for name, value in call.read_here:
+            if name == b"content-length" and value.isdigit():
+                turn.length = len(value) if len(value) > 18 else int(value)
+            elif name == b"expect":
+                turn.expects_continue = not turn.http10  # RFC 9110 §10.1.1: an HTTP/1.0 client does not mean it
+        if self._parser.should_upgrade() and self._method != "CONNECT":
+            self._offered_with = _framing(call.headers)
+        if turn is self._queue[0]:
+            self._take_up(turn)
 
-    def _answer_expectation(self, turn: Turn) -> None:
-        """RFC 9110 §10.1.1: the client waits for leave to send its body, or for the answer that spares it the
-        trouble."""
-        turn.expects_continue = False
-        if turn.refused is None:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._arm("body", self._limits.body_seconds)
-        else:
-            turn.keep_alive = False
-            self._begin(turn)
+    def _head_size(self) -> int:
+        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _call(self, method: str) -> Call:
         path, _, query = self._url.partition(b"?")
-        headers = self._headers
         text = path.decode("latin-1")
         return Call(
             method=method,
             path=text,
             query=query.decode("latin-1"),
-            headers=headers,
+            headers=self._headers,
+            read_here=self._read_here,
             client_ip=self._client_ip,
             started=time.perf_counter(),
-            ids=take_over_ids(headers),
+            ids=take_over_ids(self._read_here),
             template=self._handler.template(method, text),
         )
 
-    def _refuse_head(self, call: Call, version: str) -> Answer | None:
-        """What no request may have, whatever it asks for."""
-        refuse = self._handler.refuse
-        if self._head_count > self._limits.header_count:
-            return refuse(call, "headers_too_large", f"more than {self._limits.header_count} headers")
-        if len(self._url) > self._limits.path:
-            return refuse(call, "headers_too_large", f"the path is above {self._limits.path} bytes")
-        if version not in ("1.0", "1.1"):
-            return refuse(call, "invalid_request", "only HTTP/1.1 is served here")
-        hosts = call.header(b"host")
-        if len(hosts) > 1 or (not hosts and version == "1.1"):
-            return refuse(call, "invalid_request", "a request has exactly one Host header (RFC 9112 §3.2)")
-        if not _is_plain_path(call.path) or not _is_plain_query(call.query):
-            return refuse(call, "invalid_request", "the path must be plain ASCII without %-escapes and dot segments")
-        length = call.header(b"content-length")
-        if length and (not length[0].isdigit() or len(length[0]) > 18):
-            return refuse(call, "invalid_request", "Content-Length must be a number")
-        if length and int(length[0]) > self._limits.body:
-            return refuse(call, "request_too_large", _too_large(self._limits.body))
-        expected = call.header(b"expect")
-        if expected and expected[0].lower() != b"100-continue":
-            return refuse(call, "invalid_request", "the only expectation served here is 100-continue")
-        return None
-
     def on_body(self, body: bytes) -> None:
         turn = self._turn
-        if turn is None or self._closing or self._lingering:
+        if turn is None or self._deaf:
             return
+        self._unspent = 0
         turn.size += len(body)
         if turn.refused is None and turn.size > self._limits.body:
             assert turn.call is not None
-            turn.refused = self._handler.refuse(turn.call, "request_too_large", _too_large(self._limits.body))
+            turn.refused = self._handler.refuse(turn.call, "request_too_large", body_too_large(self._limits))
         if turn.refused is None:
-            turn.body.append(body)
-        else:
-            turn.body.clear()
-            if turn.size > self._limits.discard and turn is self._queue[0]:
-                turn.keep_alive = False  # not worth reading to its end just to say no
-                self._begin(turn)
-                return
-        if turn is self._queue[0]:
-            self._arm("body", self._limits.body_seconds)
+            turn.add(body)
+            return
+        turn.body = b""
+        if turn.size > self._limits.discard and turn is self._queue[0]:
+            self._answer_early(turn)
 
     def on_message_complete(self) -> None:
         turn = self._turn
-        if turn is None or self._closing or self._lingering:
+        if turn is None or self._deaf or self._offered_with is not None:
             return
         turn.body_complete = True
         self._turn = None
-        self._head_bytes = 0
-        self._disarm()
+        self._unspent = 0
         if turn is self._queue[0]:
+            self._disarm()
             self._begin(turn)
-        elif len(self._queue) > 1:
+            return
+        self._waiting_bytes += len(turn.body)
+        if self._waiting_bytes > self._limits.waiting or len(self._queue) > self._limits.pipelined // 2:
             self._pause_reading()
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
+    def _take_up(self, turn: Turn) -> None:
+        """The turn is first in line and its head is there."""
+        if turn.task is not None or turn.answered or turn.waiting:
+            return
+        if turn.body_complete:
+            self._waiting_bytes -= len(turn.body)
+            self._begin(turn)
+        elif turn.refused is None:
+            if turn.expects_continue:  # RFC 9110 §10.1.1: the client waits for leave to send its body
+                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                turn.expects_continue = False
+        elif turn.expects_continue or turn.length > self._limits.discard:
+            self._answer_early(turn)
+
+    def _answer_early(self, turn: Turn) -> None:
+        """A refused request whose body is not worth reading to its end just to say no."""
+        turn.keep_alive = False
+        self._begin(turn)
+
     def _begin(self, turn: Turn) -> None:
-        """The turn is first in line and its body is there: answer it."""
+        """The turn is first in line and its body is there: answer it, once."""
+        if self.write_paused:  # the client does not read: what would be answered waits until it does
+            turn.waiting = True
+            self._arm(self._limits.keep_alive_seconds)
+            return
         call = turn.call
-        assert call is not None
+        if turn.task is not None or turn.answered or call is None:
+            return
+        self._disarm()
         if turn.refused is not None:
             turn.whole(turn.refused.status, turn.refused.headers, turn.refused.body)
             return
-        call.body = turn.body[0] if len(turn.body) == 1 else b"".join(turn.body)
-        turn.body.clear()
+        call.body = bytes(turn.body)
+        turn.body = b""
         turn.task = self._loop.create_task(self._handler.serve(call, turn))
 
     def turn_answered(self, turn: Turn, *, abort: bool) -> None:
@@ -341,51 +390,51 @@ class Connection(asyncio.Protocol):
         if self._queue and self._queue[0] is turn:
             self._queue.popleft()
         if abort:
-            self._closing = True
-            self._connections.discard(self)
-            if self._transport is not None:
-                self._transport.abort()
-        elif not turn.body_complete:
+            self._closing = self._deaf = True
+            self.abort()
+        elif not turn.body_complete or (self._deaf and not turn.keep_alive):
             self._linger()
-        elif not turn.keep_alive or self._handler.draining():
+        elif not turn.keep_alive or (self._draining and not self._queue):
             self._close()
-        elif self._queue:
-            following = self._queue[0]
-            if following.body_complete:
-                self._loop.call_soon(self._begin_waiting, following)
-            elif following.expects_continue and following.call is not None:
-                self._answer_expectation(following)
-            else:
-                self._arm("body" if following.call is not None else "head", self._limits.body_seconds)
-            self._resume_reading()
         else:
-            self._arm("idle", self._limits.keep_alive_seconds)
+            # Not at once: a hundred answers of one read would nest in each other, or end their own task's turn.
+            if self._queue:
+                self._loop.call_soon(self._take_up_next)
+            else:
+                self._arm(self._limits.keep_alive_seconds)
             self._resume_reading()
 
-    def _begin_waiting(self, turn: Turn) -> None:
-        if not self._closing and self._queue and self._queue[0] is turn and turn.task is None and not turn.answered:
-            self._begin(turn)
-
-    def _refuse_broken(self, code: ErrorCode, message: str) -> None:
-        """Answers what cannot be read any further, after those before it, and closes the connection."""
-        if self._closing or self._lingering:
+    def _take_up_next(self) -> None:
+        if self._closing or not self._queue:
             return
-        turn, self._turn = self._turn or Turn(self), None
+        turn = self._queue[0]
+        if turn.call is not None:
+            self._take_up(turn)
+        if turn is self._turn and not self._deaf:
+            self._arm(self._limits.head_seconds if self._in_head else self._limits.body_seconds)
+
+    def _refuse_broken(self, code: ErrorCode, message: str, fault: BaseException | None = None) -> None:
+        """Answers what cannot be read any further, after those before it, and ends the connection."""
+        if self._deaf:
+            return
+        turn, self._turn = self._turn, None
+        self._deaf = True
+        if turn is None:  # broken before it began; what was parsed last is another request's
+            turn = Turn(self)
+            self._url, self._headers, self._read_here = b"", [], []
         ahead = [other for other in self._queue if other is not turn]
         if ahead:
             if turn in self._queue:
                 self._queue.remove(turn)
                 self._closed(turn, 400)
             ahead[-1].keep_alive = False  # the last answer of this connection
-            self._pause_reading()
-            return
-        if turn.answered:
-            self._close()
             return
         if turn.call is None:
             turn.call = self._call("")
             self._handler.begin(turn.call)
             turn.opened = True
+        if fault is not None:
+            turn.call.exception = exception_text(fault)
         answer = self._handler.refuse(turn.call, code, message)
         turn.keep_alive = False
         turn.whole(answer.status, answer.headers, answer.body)
@@ -393,33 +442,49 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """The answer is out while the client may still be sending: closing now would reset the connection and could
         take the answer with it (RFC 9112 §9.6). So: say that nothing more comes, read on for a moment, close."""
-        self._lingering = True
+        self._lingering = self._deaf = True
         self._turn = None
-        for turn in list(self._queue):
-            self._client_left(turn)
-        self._queue.clear()
+        self._leave_all(_CLIENT_LEFT)
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
-        self._arm("linger", _LINGER_SECONDS)
+        self._arm(_LINGER_SECONDS)
         self._resume_reading()
 
     def _close(self) -> None:
+        """Ends the connection once what was written has gone out, which a client that does not read cannot put off
+        for ever."""
         if self._closing:
             return
-        self._closing = True
-        for turn in list(self._queue):
-            self._client_left(turn)
-        self._queue.clear()
+        self._closing = self._deaf = True
+        self._leave_all(_CLIENT_LEFT)
         if self._transport is not None:
+            self._arm(self._limits.close_seconds)
             self._transport.close()
 
-    def close_if_idle(self) -> None:
-        """The server is going: a connection without a request has no reason to stay."""
+    # -- the end of the process --------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """The server is going: a connection without a request has no reason to stay, the others end with their last
+        answer, which says so where it still can."""
+        self._draining = True
         if not self._queue:
             self._close()
+        elif not self._queue[-1].started and self._queue[-1].opened:
+            self._queue[-1].keep_alive = False
+
+    @property
+    def unsent(self) -> bool:
+        """Whether it is closing and its last answer has not gone out."""
+        transport = self._transport
+        return self._closing and transport is not None and transport.get_write_buffer_size() > 0
+
+    def cut(self) -> None:
+        """The grace time is over."""
+        self._closing = self._deaf = True
+        self._leave_all(_CUT)
+        self.abort()
 
     def abort(self) -> None:
-        """The grace time is over."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -434,16 +499,9 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
 
-def _too_large(limit: int) -> str:
-    return f"the body is above {limit} bytes"
-
-
-def _is_plain_path(path: str) -> bool:
-    """A path that means the same to everyone: no escapes, no dot segments, nothing outside printable ASCII."""
-    if not path.startswith("/") or not path.isascii() or not path.isprintable() or "%" in path or "\\" in path:
-        return False
-    return "//" not in path and "/../" not in path + "/" and "/./" not in path + "/"
-
-
-def _is_plain_query(query: str) -> bool:
-    return query.isascii() and query.isprintable() and " " not in query
+def _framing(headers: Headers) -> bytes | None:
+    """The header that says how long a request's body is; None where there is none."""
+    for name, value in headers:
+        if name in (b"content-length", b"transfer-encoding"):
+            return b"%b: %b" % (name, value)
+    return None

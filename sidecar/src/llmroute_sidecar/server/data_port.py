@@ -11,7 +11,8 @@ from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
 from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.server import endpoints
-from llmroute_sidecar.server.connection import Connection, ServerLimits
+from llmroute_sidecar.server.connection import Connection
+from llmroute_sidecar.server.head import ServerLimits
 from llmroute_sidecar.server.turn import Turn
 from llmroute_sidecar.telemetry.metrics import Metrics
 
@@ -27,6 +28,7 @@ _KNOWN_POSTS = frozenset(
         "/v1/images/generations",
     }
 )
+_READING = ("GET", "HEAD")
 
 
 class DataPort:
@@ -58,14 +60,19 @@ class DataPort:
     def close_idle(self) -> None:
         """Connections without a request are closed; those with one are closed after their answer."""
         for connection in list(self._connections):
-            connection.close_if_idle()
+            connection.drain()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether a last answer is still on its way to a client."""
+        return any(connection.unsent for connection in self._connections)
 
     def shut(self) -> None:
         """No more connections; what is still open is cut."""
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
-            connection.abort()
+            connection.cut()
 
     # -- Handler -----------------------------------------------------------------------------------------------------
 
@@ -78,35 +85,32 @@ class DataPort:
         self._gateway.begin(call)
 
     def screen(self, call: Call) -> Answer | None:
-        if call.path in self._open_endpoints:
-            return None
+        path, method = call.path, call.method
+        if path in self._open_endpoints:
+            return None if method in _READING else self._not_allowed(call, "GET, HEAD")
         refused = self._gateway.screen(call)
-        if refused is not None:
+        if refused is not None or (method == "POST" and path in _KNOWN_POSTS):
             return refused
-        if call.method == "POST" and call.path.startswith("/v1/") and call.path not in ("/v1/models", "/v1/"):
+        if path == "/v1/models":
+            return None if method in _READING else self._not_allowed(call, "GET, HEAD")
+        if path in _KNOWN_POSTS:
+            return self._not_allowed(call, "POST")
+        if method == "POST" and path.startswith("/v1/") and path != "/v1/":
             return None
-        if call.path == "/v1/models":
-            return None
-        return self._gateway.refuse(call, "unknown_url", f"there is no {call.method} {call.path[:200]} here")
+        return self._gateway.refuse(call, "unknown_url", f"there is no {method} {path[:200]} here")
+
+    def _not_allowed(self, call: Call, allowed: str) -> Answer:
+        message = f"{call.path} has no {call.method}, only {allowed}"
+        return self._gateway.refuse(call, "method_not_allowed", message, headers=[(b"allow", allowed.encode())])
 
     async def serve(self, call: Call, reply: Turn) -> None:
         endpoint = self._open_endpoints.get(call.path)
-        if endpoint is None and call.path == "/v1/models":
-            endpoint = self._models
-        if endpoint is None:
+        if endpoint is not None:
+            self._gateway.answer(call, reply, endpoint)
+        elif call.path == "/v1/models":
+            self._gateway.answer(call, reply, endpoints.models)
+        else:
             await self._gateway.serve(call, reply)
-            return
-        if call.method not in ("GET", "HEAD"):
-            answer = self._gateway.refuse(
-                call, "method_not_allowed", f"{call.path} is read with GET", headers=[(b"allow", b"GET, HEAD")]
-            )
-            reply.whole(answer.status, answer.headers, answer.body)
-            return
-        answer = endpoint(call)
-        reply.whole(answer.status, answer.headers + self._gateway.own_headers(call), answer.body)
-
-    def _models(self, call: Call) -> Answer:
-        return endpoints.models(self._gateway, call)
 
     def refuse(self, call: Call, code: ErrorCode, message: str) -> Answer:
         return self._gateway.refuse(call, code, message)

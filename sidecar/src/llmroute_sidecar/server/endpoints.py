@@ -8,7 +8,7 @@ import msgspec
 from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import JSON, Answer
 from llmroute_sidecar.pipeline.serve import Gateway
-from llmroute_sidecar.policy.keys import Ambiguous, Client, may_use, presented_key
+from llmroute_sidecar.policy.keys import may_use
 from llmroute_sidecar.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _encode = msgspec.json.Encoder().encode
@@ -66,23 +66,19 @@ def metrics(registry: Metrics) -> Answer:
     return Answer(200, [(b"content-type", CONTENT_TYPE.encode())], registry.exposition())
 
 
-def models(gateway: Gateway, call: Call) -> Answer:
+def models(call: Call) -> Answer:
     """What this client may use, in the shape of OpenAI's `GET /v1/models`. Prefix entries are no names and not
     listed."""
-    serving = gateway.serving
-    assert serving is not None  # Gateway.open has refused otherwise
-    snapshot = serving.snapshot
-    key = presented_key(call.header(b"x-api-key"), call.header(b"authorization"))
-    found: tuple[Client, ...] = () if key is None or isinstance(key, Ambiguous) else snapshot.keys.find(key)
-    clients = {client.route: client for client in found}
+    assert call.serving is not None  # Gateway.screen has refused otherwise
+    snapshot = call.serving.snapshot
+    clients = {client.route: client for client in call.clients}
     now = time.time()
     data = []
     for name in snapshot.models.models():
         entry = snapshot.models.find(name)
         if entry is None:
             continue
-        route = snapshot.routes[entry.route]
         client = clients.get(entry.route)
-        if route.open or (client is not None and may_use(client, name, now) == "yes"):
+        if snapshot.routes[entry.route].open or (client is not None and may_use(client, name, now) == "yes"):
             data.append({"id": name, "object": "model", "created": 0, "owned_by": entry.route})
     return Answer(200, [JSON], _encode({"object": "list", "data": data}))

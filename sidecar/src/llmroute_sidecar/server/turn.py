@@ -45,12 +45,14 @@ class Turn:
         "head_only",
         "http10",
         "keep_alive",
+        "length",
         "opened",
         "refused",
         "size",
         "started",
         "status",
         "task",
+        "waiting",
     )
 
     def __init__(self, connection: Wire) -> None:
@@ -59,19 +61,32 @@ class Turn:
         self._left: int | None = None
         self._resume: Callable[[], None] | None = None
         self.call: Call | None = None
-        self.body: list[bytes] = []
+        self.body: bytes | bytearray = b""
         self.size = 0
+        self.length = 0
         self.body_complete = False
         self.expects_continue = False
         self.head_only = False
         self.http10 = False
         self.keep_alive = True
+        self.waiting = False
         self.opened = False
         self.refused: Answer | None = None
         self.started = False
         self.answered = False
         self.status = 0
         self.task: asyncio.Task[None] | None = None
+
+    def add(self, piece: bytes) -> None:
+        """A piece of the body. Nearly every body comes in one, and is not copied; many small ones share one buffer, as
+        an object each would cost twenty times their size."""
+        if not self.body:
+            self.body = piece
+        elif isinstance(self.body, bytearray):
+            self.body += piece
+        else:
+            self.body = bytearray(self.body)
+            self.body += piece
 
     @property
     def paused(self) -> bool:

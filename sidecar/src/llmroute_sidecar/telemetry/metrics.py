@@ -14,6 +14,8 @@ LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 
 """Seconds; from a mock's answer to the longest thought."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that are told apart; a client's own inventions are `other`."""
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -37,7 +39,7 @@ class Metrics:
         self.in_flight = Gauge("gateway_in_flight_requests", "Requests being served.", registry=registry)
         self._upstream_requests = Counter(
             "gateway_upstream_requests_total",
-            "Attempts at upstreams; status is the upstream's, or `error` where none came.",
+            "Attempts at upstreams; status is the upstream's, or error, or cancelled where the client left.",
             ["upstream", "status"],
             registry=registry,
         )
@@ -77,31 +79,29 @@ class Metrics:
             "llmroute_streams_truncated_total", "Answers that an upstream broke off half-way.", registry=registry
         )
         Gauge("llmroute_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
-        self._children: dict[tuple[str, ...], Counter] = {}
-        self._latencies: dict[tuple[str, ...], Histogram] = {}
+        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._attempt_children: dict[tuple[str, int | str], tuple[Counter, Histogram]] = {}
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
-        key = ("requests", method, path, str(status))
-        child = self._children.get(key)
+        if method not in METHODS:
+            method = "other"
+        key = (method, path, status)
+        child = self._request_children.get(key)
         if child is None:
-            child = self._children[key] = self._requests.labels(*key[1:])
-        child.inc()
-        latency_key = (method, path)
-        latency = self._latencies.get(latency_key)
-        if latency is None:
-            latency = self._latencies[latency_key] = self._latency.labels(method, path)
+            child = self._requests.labels(method, path, str(status)), self._latency.labels(method, path)
+            self._request_children[key] = child
+        count, latency = child
+        count.inc()
         latency.observe(seconds)
 
-    def attempt(self, upstream: str, status: int | None, seconds: float) -> None:
-        key = ("attempts", upstream, "error" if status is None else str(status))
-        child = self._children.get(key)
+    def attempt(self, upstream: str, status: int | str, seconds: float) -> None:
+        key = (upstream, status)
+        child = self._attempt_children.get(key)
         if child is None:
-            child = self._children[key] = self._upstream_requests.labels(*key[1:])
-        child.inc()
-        latency_key = ("upstream", "", upstream)
-        latency = self._latencies.get(latency_key)
-        if latency is None:
-            latency = self._latencies[latency_key] = self._upstream_latency.labels(upstream)
+            child = self._upstream_requests.labels(upstream, str(status)), self._upstream_latency.labels(upstream)
+            self._attempt_children[key] = child
+        count, latency = child
+        count.inc()
         latency.observe(seconds)
 
     def circuit_open(self, upstream: str) -> None:
@@ -120,7 +120,8 @@ class Metrics:
         self.config_changed.set(since)
 
     def watch_breakers(self, states: Callable[[], Iterable[tuple[str, str]]]) -> None:
-        """Has the breakers' states read at each scrape: (upstream, state)."""
+        """Has the breakers' states read at each scrape: (upstream, state). A name may stand there more than once, for
+        upstreams of several routes: the worst state is told, as two samples of one series would spoil the scrape."""
         self.registry.register(_Breakers(states))
 
     def exposition(self) -> bytes:
@@ -133,8 +134,11 @@ class _Breakers(Collector):
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily("llmroute_breaker_state", "0 closed, 1 half open, 2 open.", labels=["upstream"])
+        worst: dict[str, int] = {}
         for upstream, state in self._states():
-            family.add_metric([upstream], BREAKER_STATES[state])
+            worst[upstream] = max(worst.get(upstream, 0), BREAKER_STATES[state])
+        for upstream, value in worst.items():
+            family.add_metric([upstream], value)
         yield family
 
     def describe(self) -> Iterator[Metric]:

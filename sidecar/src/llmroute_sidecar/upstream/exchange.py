@@ -96,8 +96,8 @@ class Exchange(Protocol):
 class Caller(Protocol):
     """An upstream that can be called."""
 
-    async def open(self, request: OutgoingRequest, deadline: float) -> Exchange:
-        """Sends `request` over a connection of its own or a kept one. Raises UpstreamBroken."""
+    async def open(self, request: OutgoingRequest, deadline: float, *, fresh: bool = False) -> Exchange:
+        """Sends `request` over a kept connection or a new one; `fresh`: over a new one. Raises UpstreamBroken."""
         ...
 
     def close(self) -> None:

@@ -30,7 +30,8 @@ class HttpConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
         self._failure: BrokenReason | None = None
-        self._head_bytes = 0
+        self._answered = False
+        self._unspent = 0  # bytes since the exchange began, or since the last piece of its body: bounds heads, trailers
         self._head_done = False
         self._head_told = False
         self._until_close = False
@@ -60,7 +61,8 @@ class HttpConnection(asyncio.Protocol):
         self.complete = False
         self.reusable = False
         self._failure = None
-        self._head_bytes = 0
+        self._answered = False
+        self._unspent = 0
         self._head_done = False
         self._head_told = False
         self._until_close = False
@@ -142,6 +144,8 @@ class HttpConnection(asyncio.Protocol):
     def _end(self) -> None:
         if self._in_exchange:
             self._in_exchange = False
+            if self.reusable:
+                self._resume_reading()  # an idle connection must hear of its end
             self._on_end(self)
 
     def _kill(self) -> None:
@@ -150,6 +154,10 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def discard(self) -> None:
+        """Closes a connection that served nothing."""
+        self._kill()
+
     def close(self) -> None:
         """Closes an idle connection in good order."""
         self.closed = True
@@ -157,7 +165,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def _broken(self) -> UpstreamBroken:
-        unanswered = self.served > 1 and self._head_bytes == 0 and self._failure == "connection_lost"
+        unanswered = self.served > 1 and not self._answered and self._failure == "connection_lost"
         return UpstreamBroken(self._failure or "connection_lost", unanswered=unanswered)
 
     def _wake(self) -> None:
@@ -181,15 +189,15 @@ class HttpConnection(asyncio.Protocol):
             self._kill()  # bytes that no request asked for: the connection cannot be trusted (RFC 9112 §9.2)
             return
         self._last_activity = self._loop.time()
-        if not self._head_done:
-            self._head_bytes += len(data)
+        self._answered = True
+        self._unspent += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("bad_response")
             self._kill()
             return
-        if not self._head_done and self._head_bytes > HEAD_MAX_BYTES:
+        if self._unspent > HEAD_MAX_BYTES and not self.complete:
             self._fail("bad_response")
             self._kill()
 
@@ -220,13 +228,18 @@ class HttpConnection(asyncio.Protocol):
     # -- httptools' callbacks ----------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self._head_done:  # a trailer is no header (RFC 9110 §6.5.1), nor is an answer that nobody asked for
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             return  # an interim answer; on_message_complete clears it away
+        if not 200 <= status <= 599:  # RFC 9110 §15: there are no others
+            self._fail("bad_response")
+            self._kill()
+            return
         self._head_done = True
         self.status = status
         names = {name for name, _ in self.headers}
@@ -236,6 +249,7 @@ class HttpConnection(asyncio.Protocol):
         self._wake()
 
     def on_body(self, body: bytes) -> None:
+        self._unspent = 0
         sink = self._sink
         if sink is not None:
             sink.write(body)
@@ -252,7 +266,13 @@ class HttpConnection(asyncio.Protocol):
         if not self._head_done:  # 1xx: what follows is the real answer
             self.headers = []
             return
-        self.reusable = self._parser.should_keep_alive() and not self._until_close
+        assert self._transport is not None
+        self.reusable = (
+            self._parser.should_keep_alive()
+            and not self._until_close
+            # An answer that came before the request was sent: the upstream may never read the rest of it.
+            and not self._transport.get_write_buffer_size()
+        )
         self._finish()
 
     def _finish(self) -> None:

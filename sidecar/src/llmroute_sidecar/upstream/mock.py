@@ -16,7 +16,7 @@ from llmroute_contract.scalars import UpstreamUrl, parse_duration
 from llmroute_sidecar.upstream.exchange import BrokenReason, Headers, OutgoingRequest, Sink, UpstreamBroken
 
 _WORDS = ("This answer comes from a mock upstream of llmroute so no model was asked and nothing was spent").split()  # noqa: SIM905 - a sentence reads better than a list
-MAX_TOKENS = 100_000
+MAX_TOKENS = 99_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,13 @@ class MockCaller:
         self._behaviour = MockBehaviour.of(url)
         self._random = random.Random()  # noqa: S311 - chooses which demo calls fail
 
-    async def open(self, request: OutgoingRequest, deadline: float) -> "MockExchange":  # noqa: ARG002
+    async def open(
+        self,
+        request: OutgoingRequest,
+        deadline: float,  # noqa: ARG002
+        *,
+        fresh: bool = False,  # noqa: ARG002
+    ) -> "MockExchange":
         behaviour = self._behaviour
         fails = self._random.random() < behaviour.fail
         return MockExchange(

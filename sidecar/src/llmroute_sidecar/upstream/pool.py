@@ -29,7 +29,8 @@ class HttpCaller:
         self._port = upstream.url.port
         self._ssl = client_context(upstream.tls) if upstream.url.scheme == "https" else None
         self._idle: deque[HttpConnection] = deque()
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[HttpConnection | None]] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
         self._open = 0
         self._most = upstream.pool_max_connections
         self._closing = False
@@ -41,9 +42,8 @@ class HttpCaller:
         """Connections that exist or are being made."""
         return self._open
 
-    async def open(self, request: OutgoingRequest, deadline: float) -> HttpConnection:
-        """The exchange for `request`. A kept connection that turns out closed is replaced by a new one, once."""
-        connection = await self._acquire(deadline)
+    async def open(self, request: OutgoingRequest, deadline: float, *, fresh: bool = False) -> HttpConnection:
+        connection = await self._acquire(deadline, fresh)
         try:
             connection.send(self._head(request), request.body)
         except BaseException:
@@ -58,95 +58,126 @@ class HttpCaller:
         lines.append(b"content-length: %d\r\n\r\n" % len(request.body))
         return b"".join(lines)
 
-    async def _acquire(self, deadline: float) -> HttpConnection:
+    async def _acquire(self, deadline: float, fresh: bool) -> HttpConnection:
         idle = self._idle
         oldest = self._loop.time() - IDLE_SECONDS
-        while True:
-            while idle:
-                connection = idle.pop()
-                if connection.closed:
-                    self._dropped()
-                elif connection.idle_since < oldest:
-                    connection.close()
-                    self._dropped()
-                else:
-                    return connection
-            if self._open < self._most:
-                self._open += 1
-                try:
-                    return await self._connect(deadline)
-                except BaseException:
-                    self._dropped()
-                    raise
-            await self._wait_for_place(deadline)
+        while idle:
+            connection = idle.pop()
+            if not connection.closed and connection.idle_since >= oldest and not fresh:
+                return connection
+            connection.close()
+            self._open -= 1
+        if self._open < self._most:
+            self._open += 1
+        else:
+            handed = await self._wait_for_place(deadline)
+            if handed is not None:
+                return handed
+        try:
+            return await self._connect(deadline)
+        except BaseException:
+            self._give_place()
+            raise
 
-    async def _wait_for_place(self, deadline: float) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
+    async def _wait_for_place(self, deadline: float) -> HttpConnection | None:
+        """A connection that another call is done with, or None: the place of one, to be filled anew."""
+        waiter: asyncio.Future[HttpConnection | None] = self._loop.create_future()
         self._waiters.append(waiter)
         try:
             async with asyncio.timeout_at(deadline):
-                await waiter
-        except TimeoutError:
-            raise UpstreamBroken("pool_timeout") from None
-        except BaseException:
-            if waiter.done() and not waiter.cancelled():
-                self._wake_one()  # it was told of a place and cannot use it any more: tell the next one
-            raise
-        finally:
-            if waiter in self._waiters:
+                return await waiter
+        except BaseException as stopped:
+            if waiter.done() and not waiter.cancelled():  # it was handed one in the moment it stopped waiting
+                self._hand_on(waiter.result())
+            elif waiter in self._waiters:
                 self._waiters.remove(waiter)
+            if isinstance(stopped, TimeoutError):
+                raise UpstreamBroken("pool_timeout") from None
+            raise
 
     async def _connect(self, deadline: float) -> HttpConnection:
+        made: list[HttpConnection] = []
+
+        def make() -> HttpConnection:
+            made.append(HttpConnection(self._loop, self._ended))
+            return made[-1]
+
         try:
             async with asyncio.timeout_at(deadline):
                 _, connection = await self._loop.create_connection(
-                    lambda: HttpConnection(self._loop, self._ended),
+                    make,
                     self._host,
                     self._port,
                     ssl=self._ssl,
                     server_hostname=self._host if self._ssl else None,
                 )
                 return connection
-        except TimeoutError:
-            raise UpstreamBroken("connect_timeout") from None
-        except OSError as error:
-            raise UpstreamBroken(_connect_reason(error)) from None
-        except UnicodeError:
-            raise UpstreamBroken("dns_failed") from None
+        except BaseException as error:
+            for connection in made:
+                connection.discard()  # it may have come about in the very moment that it was given up
+            if isinstance(error, TimeoutError):
+                raise UpstreamBroken("connect_timeout") from None
+            if isinstance(error, OSError):
+                raise UpstreamBroken(_connect_reason(error)) from None
+            if isinstance(error, UnicodeError):
+                raise UpstreamBroken("dns_failed") from None
+            raise
 
     def _ended(self, connection: HttpConnection) -> None:
-        """The connection's exchange is over: kept if it may be, closed otherwise."""
+        """The connection's exchange is over: handed on or kept if it may be, closed otherwise."""
         if connection.reusable and not connection.closed and not self._closing:
-            connection.idle_since = self._loop.time()
-            self._idle.append(connection)
-            self._wake_one()
+            self._hand_on(connection)
         else:
             connection.close()
-            self._dropped()
+            self._give_place()
 
-    def _dropped(self) -> None:
-        self._open -= 1
-        self._wake_one()
+    def _hand_on(self, connection: HttpConnection | None) -> None:
+        """Gives a connection, or a place for one, to the call that has waited longest. Nobody overtakes it: a place
+        that is handed on was never free."""
+        if connection is None or connection.closed:
+            self._give_place()
+            return
+        waiter = self._next_waiter()
+        if waiter is not None:
+            waiter.set_result(connection)
+            return
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(IDLE_SECONDS, self._close_stale)
 
-    def _wake_one(self) -> None:
+    def _give_place(self) -> None:
+        waiter = self._next_waiter()
+        if waiter is not None:
+            waiter.set_result(None)
+        else:
+            self._open -= 1
+
+    def _next_waiter(self) -> "asyncio.Future[HttpConnection | None] | None":
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(None)
-                return
+                return waiter
+        return None
 
-    def close_stale(self) -> None:
-        """Closes connections that have been idle for too long; called now and then."""
+    def _close_stale(self) -> None:
+        """Closes connections that have been idle for too long; one timer looks after all."""
+        self._sweep = None
         oldest = self._loop.time() - IDLE_SECONDS
-        while self._idle and (self._idle[0].closed or self._idle[0].idle_since < oldest):
+        while self._idle and (self._idle[0].closed or self._idle[0].idle_since <= oldest):
             self._idle.popleft().close()
-            self._dropped()
+            self._open -= 1
+        if self._idle:
+            self._sweep = self._loop.call_at(self._idle[0].idle_since + IDLE_SECONDS, self._close_stale)
 
     def close(self) -> None:
         self._closing = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
         while self._idle:
             self._idle.pop().close()
-            self._dropped()
+            self._open -= 1
 
 
 def _connect_reason(error: OSError) -> BrokenReason:

@@ -28,6 +28,14 @@ class LiveUpstream:
     unavailable: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A snapshot with the live parts that it runs on. A request holds one from its head to its last byte."""
+
+    snapshot: Snapshot
+    live: Mapping[str, LiveUpstream]
+
+
 def adopt(
     previous: Mapping[str, LiveUpstream], snapshot: Snapshot, loop: asyncio.AbstractEventLoop
 ) -> dict[str, LiveUpstream]:
