@@ -5,8 +5,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,39 +93,37 @@ class LocalProcess:
         return document
 
     def interrupt(self) -> int:
-        """Ctrl-C; returns the exit code."""
-        self.process.send_signal(signal.SIGINT)
+        """Ctrl-C, which a terminal sends to all that it runs; returns the exit code."""
+        os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(timeout=40)
 
 
 @contextmanager
-def started(
-    folder: Path, *arguments: str | Path, environment: Mapping[str, str] | None = None
-) -> Iterator[LocalProcess]:
+def started(folder: Path, *arguments: str | Path) -> Iterator[LocalProcess]:
     """`llmroute run` on ports of the system's choice, whether it has something to serve or not; ended at the end."""
+    with started_by([COMMAND, "run", "--port", "0", "--admin-port", "0", *arguments], folder) as local:
+        yield local
+
+
+@contextmanager
+def started_by(command: Sequence[str | Path], folder: Path) -> Iterator[LocalProcess]:
+    """The same, however it is called."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(
-            [COMMAND, "run", "--port", "0", "--admin-port", "0", *arguments],
-            stdout=stdout,
-            stderr=stderr,
-            cwd=REPOSITORY,
-            env={**os.environ, **(environment or {})},
-        )
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=REPOSITORY, start_new_session=True)
     local = LocalProcess(process, folder)
     try:
         wait_until(lambda: process.poll() is not None or local.told, "llmroute run to say something")
         yield local
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 @contextmanager
-def running(
-    folder: Path, *arguments: str | Path, environment: Mapping[str, str] | None = None
-) -> Iterator[LocalProcess]:
+def running(folder: Path, *arguments: str | Path) -> Iterator[LocalProcess]:
     """The same, once it serves."""
-    with started(folder, *arguments, environment=environment) as local:
+    with started(folder, *arguments) as local:
         local.tells("Ctrl-C ends.")
         yield local

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecar.local_process import QUICKSTART, LocalProcess, running, shell
+from tests.sidecar.local_process import QUICKSTART, LocalProcess, running, shell, started_by
 
 pytestmark = pytest.mark.server
 
@@ -33,6 +33,16 @@ def test_the_printed_curl_line_works_as_pasted(quickstart: LocalProcess) -> None
     answer = json.loads(shell(quickstart.curl_line))
     assert answer["model"] == "chat"
     assert answer["choices"][0]["message"]["content"]
+
+
+def test_make_run_prints_a_curl_line_that_works(tmp_path: Path) -> None:
+    # -o: the environment that this test runs in is the one that `make setup` would make.
+    command = ["make", "--no-print-directory", "-o", ".venv/.ready", "run", "RUN=--port 0 --admin-port 0"]
+    with started_by(command, tmp_path) as local:
+        local.tells("Ctrl-C ends.")
+        assert shell(f"{local.curl_line} -o /dev/null -w '%{{http_code}}'") == "200"
+        local.interrupt()
+    assert "llmroute: ending" in local.told
 
 
 def test_each_promise_of_the_quickstart_holds(quickstart: LocalProcess) -> None:

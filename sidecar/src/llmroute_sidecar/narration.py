@@ -72,7 +72,7 @@ class Narrator(Observer):
             f"  models  {_models(snapshot)}",
             *self._call_to_try(base, snapshot),
             f"  look    {admin}/status  {admin}/metrics  {admin}/docs",
-            "  A saved file is taken over at once; Ctrl-C ends.",
+            "  A file that is saved is taken over within a second; Ctrl-C ends.",
         )
 
     def _outcome(self, reload: Reload, before: Snapshot | None, now: Snapshot) -> str:
