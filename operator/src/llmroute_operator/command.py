@@ -1,1 +1,101 @@
-def main() -> None: ...
+"""The `llmroute-operator` command: `controller` in its Deployment, or beside a kubeconfig. Parses arguments and hands
+over."""
+
+import argparse
+import asyncio
+import re
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from llmroute_contract.scalars import LABEL_PATTERN
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    sys.exit(options.run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llmroute-operator", description="Brings LLMRoutes into pods.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    controller = commands.add_parser("controller", help="compile LLMRoutes into ConfigMaps and tell their status")
+    controller.add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        type=_namespace,
+        metavar="NS",
+        help="look after this namespace; repeatable (default: all)",
+    )
+    controller.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's service account")
+    controller.add_argument(
+        "--health-host",
+        default="0.0.0.0",  # noqa: S104 - kubelet probes the pod's address
+        help="address of /healthz and /metrics (%(default)s)",
+    )
+    controller.add_argument("--health-port", type=_port, default=8080, help="their port (%(default)s; 0: any free one)")
+    controller.add_argument(
+        "--relist-seconds", type=_positive, default=300.0, help="how often all is read anew (%(default)s)"
+    )
+    controller.add_argument(
+        "--remove-empty-after-seconds",
+        type=_not_negative,
+        default=300.0,
+        help="how long the emptied ConfigMap of a gateway without routes stays (%(default)s)",
+    )
+    controller.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    controller.set_defaults(run=_controller)
+    return parser
+
+
+def _controller(options: argparse.Namespace) -> int:
+    from llmroute_operator import log
+    from llmroute_operator.controller.run import run
+    from llmroute_operator.controller.settings import CannotStart, Settings
+
+    log.configure(options.log_level)
+    settings = Settings(
+        namespaces=tuple(dict.fromkeys(options.namespace)),
+        kubeconfig=options.kubeconfig,
+        health_host=options.health_host,
+        health_port=options.health_port,
+        relist_seconds=options.relist_seconds,
+        remove_empty_after=timedelta(seconds=options.remove_empty_after_seconds),
+    )
+    try:
+        asyncio.run(run(settings))
+    except CannotStart as error:
+        print(f"llmroute-operator: {error}", file=sys.stderr)  # noqa: T201 - a command's own message
+        return 2
+    return 0
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(LABEL_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a namespace's name")
+    return text
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    seconds = _not_negative(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return seconds
+
+
+def _not_negative(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:  # nor nan
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds

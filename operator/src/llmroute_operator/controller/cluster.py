@@ -1,0 +1,270 @@
+"""The edge to the API server: the few requests that the controller makes, and their failures as two kinds of error.
+
+On the `kubernetes` package's asyncio client, below its generated methods: those build an object for every field of an
+answer, which 1,000 routes would pay for with seconds, and know no list of metadata alone. Documents are plain dicts.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from llmroute_contract.compiled import configmap_name
+from llmroute_contract.llmroute import GROUP, PLURAL, VERSION
+from llmroute_operator.controller import settings
+from llmroute_operator.controller.configmap import FIELD_MANAGER, LABEL_SELECTOR
+from llmroute_operator.controller.route import GatewayKey, RouteName
+
+_logger = logging.getLogger(__name__)
+
+Document = dict[str, Any]
+
+PAGE = 500  # objects of a list in one answer
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+_CLIENT_ERROR, _TOO_OLD, _UNAUTHORIZED, _NOT_FOUND = 400, 410, 401, 404
+_TRANSIENT = frozenset({408, 409, 429})
+
+
+class ClusterError(Exception):
+    """The API server did not do what was asked."""
+
+    is_transient = True
+    """Whether the same request may well succeed later."""
+
+
+class Unreachable(ClusterError):
+    """No answer: not connected, timed out, cut off."""
+
+
+class Refused(ClusterError):
+    """An answer that says no. `reason` is Kubernetes' word for it."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{message} ({status} {reason})")
+        self.status = status
+        self.reason = reason
+
+    @property
+    def is_transient(self) -> bool:  # type: ignore[override]
+        return self.status in _TRANSIENT or self.status >= 500
+
+    @property
+    def is_too_old(self) -> bool:
+        """A watch from a resourceVersion that the API server has forgotten."""
+        return self.status == _TOO_OLD
+
+
+async def load_configuration(kubeconfig: Path | None) -> client.Configuration:
+    """Address and credentials, from the file or from the pod's service account (whose token is re-read as it rotates).
+    Raises ConfigException or OSError where there are none."""
+    configuration = client.Configuration()
+    if kubeconfig is None:
+        config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+    else:
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
+        )
+    return configuration
+
+
+class Cluster:
+    """Raises ClusterError alone, whatever goes wrong on the way."""
+
+    def __init__(self, kubeconfig: Path | None, configuration: client.Configuration) -> None:
+        self._kubeconfig = kubeconfig
+        self._api = client.ApiClient(configuration)
+        self._api.user_agent = "llmroute-controller"
+
+    async def close(self) -> None:
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    # --- routes
+
+    async def list_routes(self, namespace: str | None, limit: int | None = None) -> list[Document]:
+        """All LLMRoutes of a namespace, or of the cluster; with `limit` the first ones alone."""
+        items, _ = await self._list(_routes_path(namespace), _JSON, {}, limit)
+        return items
+
+    async def apply_status(self, name: RouteName, document: Document) -> Document | None:
+        """The route as it is now, or None where it is gone. Another one of its name is a conflict, by its uid."""
+        path = f"{_routes_path(name.namespace)}/{quote(name.name)}/status"
+        try:
+            return await self._request("PATCH", path, _APPLYING, document, _APPLY)
+        except Refused as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+
+    # --- ConfigMaps
+
+    async def list_configmaps(self, namespace: str | None) -> tuple[list[Document], str]:
+        """Metadata of all that are ours, and the resourceVersion to watch from."""
+        return await self._list(_configmaps_path(namespace), _METADATA_LIST, {"labelSelector": LABEL_SELECTOR})
+
+    async def watch_configmaps(self, namespace: str | None, since: str) -> AsyncIterator[Document]:
+        """Events of metadata, bookmarks included, until the API server ends the watch. An error event is raised."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "labelSelector": LABEL_SELECTOR,
+            "resourceVersion": since,
+            "timeoutSeconds": str(settings.WATCH_SECONDS),
+        }
+        timeout = aiohttp.ClientTimeout(total=settings.WATCH_CLIENT_SECONDS, sock_connect=settings.CONNECT_SECONDS)
+        try:
+            response = await self._send("GET", _configmaps_path(namespace), query, None, _METADATA, None, timeout)
+            async with response:
+                async for line in _lines(response.content):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _refused(event["object"].get("code", 500), event["object"])
+                    yield event
+        except _NO_ANSWER as error:
+            raise Unreachable(f"watching ConfigMaps: {_text(error)}") from None
+
+    async def read_configmap(self, key: GatewayKey) -> Document | None:
+        try:
+            return await self._request("GET", _configmap_path(key), {})
+        except Refused as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+
+    async def apply_configmap(self, key: GatewayKey, document: Document) -> Document:
+        return await self._request("PATCH", _configmap_path(key), _APPLYING, document, _APPLY)
+
+    async def patch_configmap(self, key: GatewayKey, patch: Document) -> Document:
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PATCH", _configmap_path(key), query, patch, _MERGE)
+
+    async def delete_configmap(self, key: GatewayKey, uid: str, resource_version: str) -> None:
+        """Deletes it as it was read: one that has changed since is a conflict."""
+        body = {"preconditions": {"uid": uid, "resourceVersion": resource_version}}
+        try:
+            await self._request("DELETE", _configmap_path(key), {}, body)
+        except Refused as error:
+            if error.status != _NOT_FOUND:
+                raise
+
+    # --- requests
+
+    async def _list(
+        self, path: str, accept: str, query: Mapping[str, str], limit: int | None = None
+    ) -> tuple[list[Document], str]:
+        items: list[Document] = []
+        more = ""
+        while True:
+            page = {**query, "limit": str(limit or PAGE), **({"continue": more} if more else {})}
+            answer = await self._request("GET", path, page, accept=accept)
+            items += answer.get("items") or ()
+            more = answer["metadata"].get("continue") or ""
+            if not more or limit is not None:
+                return items, answer["metadata"]["resourceVersion"]
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Document | None = None,
+        content_type: str = _JSON,
+        *,
+        accept: str = _JSON,
+    ) -> Document:
+        timeout = aiohttp.ClientTimeout(total=settings.REQUEST_SECONDS, sock_connect=settings.CONNECT_SECONDS)
+        try:
+            response = await self._send(method, path, query, body, accept, content_type, timeout)
+            async with response:
+                document: Document = json.loads(await response.read())
+                return document
+        except _NO_ANSWER as error:
+            raise Unreachable(f"{method} {path}: {_text(error)}") from None
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Document | None,
+        accept: str,
+        content_type: str | None,
+        limits: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """The response, its body unread. Raises Refused for one that says no."""
+        headers = {"Accept": accept, "Content-Type": content_type or _JSON}
+        request = await self._api.param_serialize(
+            method, path, query_params=dict(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        answer = await self._api.call_api(*request, _request_timeout=limits)
+        response: aiohttp.ClientResponse = answer.response
+        if response.status < _CLIENT_ERROR:
+            return response
+        async with response:
+            text = await response.read()
+        if response.status == _UNAUTHORIZED:
+            await self._reload_credentials()
+        raise _refused(response.status, _document(text))
+
+    async def _reload_credentials(self) -> None:
+        """For the next try: a token in a file may have been renewed."""
+        try:
+            fresh = await load_configuration(self._kubeconfig)
+        except (config.ConfigException, OSError) as error:
+            _logger.warning("credentials cannot be read anew", extra={"fields": {"error": _text(error)}})
+        else:
+            self._api.configuration.api_key = fresh.api_key
+
+
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError)
+_APPLYING = {"fieldManager": FIELD_MANAGER, "force": "true"}
+
+
+def _routes_path(namespace: str | None) -> str:
+    return f"/apis/{GROUP}/{VERSION}{_within(namespace)}/{PLURAL}"
+
+
+def _configmaps_path(namespace: str | None) -> str:
+    return f"/api/v1{_within(namespace)}/configmaps"
+
+
+def _configmap_path(key: GatewayKey) -> str:
+    return f"{_configmaps_path(key.namespace)}/{quote(configmap_name(key.gateway))}"
+
+
+def _within(namespace: str | None) -> str:
+    return f"/namespaces/{quote(namespace)}" if namespace is not None else ""
+
+
+def _document(text: bytes) -> Document:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _refused(status: int, document: Document) -> Refused:
+    return Refused(status, document.get("reason") or "Unknown", document.get("message") or "no message")
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Whole lines of any length: aiohttp's own reading by lines refuses those above its buffer's size."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line

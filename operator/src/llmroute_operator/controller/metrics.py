@@ -1,0 +1,71 @@
+"""The controller's own metrics. Owns names, labels and buckets; who observes what stands where it happens."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+WriteKind = Literal["ConfigMap", "LLMRouteStatus"]
+ReconcileResult = Literal["success", "error"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self._queue_depth = self._gauge("queue_depth", "Gateways that wait to be reconciled.")
+        self._running = self._gauge("reconciles_running", "Gateways that are being reconciled.")
+        self._routes = self._gauge("routes", "LLMRoutes that the controller knows.")
+        self._silence = Gauge(
+            "llmroute_controller_watch_silence_seconds",
+            "Seconds since the last sign of life of a watch.",
+            ["watch"],
+            registry=self.registry,
+        )
+        self._last_relist = self._gauge("last_relist_timestamp_seconds", "When all was last read from the API server.")
+        self._relists = self._counter("relists", "Full reads of all routes and ConfigMaps.", "result")
+        self._reconciles = self._counter("reconciles", "Reconciled gateways.", "result")
+        self._writes = self._counter("writes", "Writes to the API server that it took.", "kind")
+        self._seconds = Histogram(
+            "llmroute_controller_reconcile_seconds",
+            "Time to reconcile one gateway.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        Info("llmroute_controller_build", "The running version.", registry=self.registry).info({"version": version})
+        for result in ("success", "error"):
+            self._reconciles.labels(result)
+            self._relists.labels(result)
+        for kind in ("ConfigMap", "LLMRouteStatus"):
+            self._writes.labels(kind)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"llmroute_controller_{name}", text, registry=self.registry)
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(f"llmroute_controller_{name}", text, [label], registry=self.registry)
+
+    def show(self, queue_depth: Callable[[], float], running: Callable[[], float], routes: Callable[[], float]) -> None:
+        """These are read when somebody asks."""
+        self._queue_depth.set_function(queue_depth)
+        self._running.set_function(running)
+        self._routes.set_function(routes)
+
+    def show_silence(self, watch: str, seconds: Callable[[], float]) -> None:
+        self._silence.labels(watch).set_function(seconds)
+
+    def reconciled(self, result: ReconcileResult, seconds: float) -> None:
+        self._reconciles.labels(result).inc()
+        self._seconds.observe(seconds)
+
+    def relisted(self, result: ReconcileResult, now: float) -> None:
+        self._relists.labels(result).inc()
+        if result == "success":
+            self._last_relist.set(now)
+
+    def wrote(self, kind: WriteKind) -> None:
+        self._writes.labels(kind).inc()
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

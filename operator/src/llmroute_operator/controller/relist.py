@@ -1,0 +1,88 @@
+"""The full relist: reads all routes and ConfigMaps from the API server, and has every gateway looked at.
+
+The net below the watches: what one of them missed, a route deleted while nobody looked, a ConfigMap left behind. Done
+first of all at the start, then every so often, and soon after a watch has begun anew.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from llmroute_operator.controller.backoff import backoff
+from llmroute_operator.controller.cluster import Cluster, ClusterError
+from llmroute_operator.controller.configmap import gateway_of
+from llmroute_operator.controller.metrics import Metrics
+from llmroute_operator.controller.route import GatewayKey
+from llmroute_operator.controller.store import RouteStore
+
+_logger = logging.getLogger(__name__)
+
+RETRY_MOST_SECONDS = 10.0
+
+
+class Relister:
+    def __init__(
+        self,
+        store: RouteStore,
+        cluster: Cluster,
+        metrics: Metrics,
+        scopes: Sequence[str | None],
+        every_seconds: float,
+        look_at: Callable[[Iterable[GatewayKey]], None],
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._metrics = metrics
+        self._scopes = scopes
+        self._every_seconds = every_seconds
+        self._look_at = look_at
+        self._wanted = asyncio.Event()
+        self.synced = asyncio.Event()
+        """Set once the store holds all routes: whoever compiles before that would drop routes."""
+
+    def want(self) -> None:
+        """Asks for a relist as soon as may be."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """The first one begins when it is wanted: once the routes are watched, so that none is missed in between."""
+        await self._wanted.wait()
+        while True:
+            await self._relist_until_done()
+            self.synced.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every_seconds):
+                    await self._wanted.wait()
+
+    async def _relist_until_done(self) -> None:
+        failures = 0
+        while True:
+            try:
+                self._wanted.clear()
+                await self._relist()
+                return
+            except ClusterError as error:
+                failures += 1
+                self._metrics.relisted("error", time.time())
+                rest = backoff(failures, random.random(), RETRY_MOST_SECONDS)  # noqa: S311 - jitter
+                _logger.warning(
+                    "relist failed", extra={"fields": {"error": str(error), "retry_in_seconds": round(rest, 1)}}
+                )
+                await asyncio.sleep(rest)
+
+    async def _relist(self) -> None:
+        self._store.begin_relist()
+        routes = [route for scope in self._scopes for route in await self._cluster.list_routes(scope)]
+        configmaps = [item for scope in self._scopes for item in (await self._cluster.list_configmaps(scope))[0]]
+        changed = self._store.relisted(routes)
+        named = {
+            GatewayKey(item["metadata"]["namespace"], gateway)
+            for item in configmaps
+            if (gateway := gateway_of(item["metadata"]["name"])) is not None
+        }
+        self._look_at(changed | named | self._store.keys())
+        self._metrics.relisted("success", time.time())
+        _logger.info("relisted", extra={"fields": {"routes": len(routes), "configmaps": len(configmaps)}})

@@ -1,0 +1,105 @@
+"""The controller, put together, from start to end.
+
+kopf's watch of LLMRoutes ─┐                                      ┌─► ConfigMap
+full relist ───────────────┼─► store ─► queue ─► workers ─► reconcile
+watch of our ConfigMaps ───┘                                      └─► status of each route ─► store
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from kubernetes.aio.config import ConfigException
+
+from llmroute_operator.controller.cluster import Cluster, Document, load_configuration
+from llmroute_operator.controller.health import health_application, serving
+from llmroute_operator.controller.life import SignsOfLife
+from llmroute_operator.controller.metrics import Metrics
+from llmroute_operator.controller.reconcile import Reconciler
+from llmroute_operator.controller.relist import Relister
+from llmroute_operator.controller.route import GatewayKey
+from llmroute_operator.controller.settings import SILENCE_MAX_SECONDS, CannotStart, Settings
+from llmroute_operator.controller.store import RouteStore
+from llmroute_operator.controller.watch_configmaps import ConfigMapWatch
+from llmroute_operator.controller.watch_routes import WATCH, RouteWatch
+from llmroute_operator.controller.workers import Workers
+from llmroute_operator.version import VERSION
+
+_logger = logging.getLogger(__name__)
+
+
+async def run(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT. Raises CannotStart."""
+    try:
+        configuration = await load_configuration(settings.kubeconfig)
+    except (ConfigException, OSError) as error:
+        raise CannotStart(f"no way to the API server: {error}") from None
+    cluster = Cluster(settings.kubeconfig, configuration)
+    try:
+        await _run(settings, cluster)
+    finally:
+        await cluster.close()
+
+
+async def _run(settings: Settings, cluster: Cluster) -> None:
+    metrics = Metrics(VERSION)
+    configmap_watches = {scope: f"configmaps/{scope}" if scope else "configmaps" for scope in settings.scopes}
+    life = SignsOfLife([WATCH, *configmap_watches.values()], time.monotonic, SILENCE_MAX_SECONDS)
+    store = RouteStore()
+
+    async def reconcile(key: GatewayKey) -> float | None:
+        return await reconciler.reconcile(key)
+
+    workers = Workers(reconcile, metrics)
+    reconciler = Reconciler(
+        store,
+        cluster,
+        metrics,
+        lambda: datetime.now(UTC),
+        settings.remove_empty_after,
+        settings.status_writes,
+        workers.add,
+    )
+    relister = Relister(store, cluster, metrics, settings.scopes, settings.relist_seconds, workers.add)
+
+    def on_route(kind: str | None, route: Document) -> None:
+        workers.add(store.remove(route) if kind == "DELETED" else store.put(route))
+
+    def on_configmap(key: GatewayKey, resource_version: str) -> None:
+        if not reconciler.knows(key, resource_version):
+            workers.add([key])
+
+    routes = RouteWatch(settings.kubeconfig, settings.scopes, cluster, life, on_route, relister.want)
+    configmaps = [ConfigMapWatch(cluster, scope, name, life, on_configmap) for scope, name in configmap_watches.items()]
+    metrics.show(lambda: workers.depth, lambda: workers.running, lambda: len(store))
+    for watch in (WATCH, *configmap_watches.values()):
+        metrics.show_silence(watch, lambda watch=watch: life.silences()[watch])  # type: ignore[misc]
+
+    async def work() -> None:
+        await relister.synced.wait()
+        await workers.run(settings.workers)
+
+    application = health_application(life, metrics)
+    async with serving(application, settings.health_host, settings.health_port):
+        await _until_signal(routes.run(), relister.run(), work(), *(watch.run() for watch in configmaps))
+
+
+async def _until_signal(*parts: Coroutine[Any, Any, None]) -> None:
+    """Runs all of them until the process is told to end. None ends of itself: one that does is a bug, and is raised."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [asyncio.create_task(part) for part in parts]
+    stopping = asyncio.create_task(stop.wait())
+    ended, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, *tasks):
+        task.cancel()
+    await asyncio.gather(stopping, *tasks, return_exceptions=True)
+    for task in ended - {stopping}:
+        task.result()
+    _logger.info("ended")

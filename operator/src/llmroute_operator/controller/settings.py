@@ -1,0 +1,39 @@
+"""What can be set, in one place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    namespaces: tuple[str, ...] = ()
+    """Those that are looked after; none means all."""
+    kubeconfig: Path | None = None
+    """None: the service account of the pod."""
+    health_host: str = "0.0.0.0"  # noqa: S104 - kubelet probes the pod's address
+    health_port: int = 8080
+    relist_seconds: float = 300
+    remove_empty_after: timedelta = timedelta(seconds=300)
+    workers: int = 4
+    status_writes: int = 8
+    """Status writes of one gateway at the same time."""
+
+    @property
+    def scopes(self) -> Sequence[str | None]:
+        """What is listed and watched apart: each namespace, or None for the whole cluster."""
+        return self.namespaces or (None,)
+
+
+# How long a watch can be silent. The API server ends one after WATCH_SECONDS at the latest; a client's own limit stands
+# behind that, for a connection that died without a word (kopf#585, kopf#957); then a new request begins.
+WATCH_SECONDS = 120
+WATCH_CLIENT_SECONDS = WATCH_SECONDS + 30
+CONNECT_SECONDS = 10
+REQUEST_SECONDS = 30
+SILENCE_MAX_SECONDS = WATCH_CLIENT_SECONDS + CONNECT_SECONDS + 20.0
+
+
+class CannotStart(Exception):
+    """What a person has to mend first, in one sentence."""
