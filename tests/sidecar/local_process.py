@@ -40,6 +40,13 @@ def shell(line: str) -> str:
     return done.stdout
 
 
+def save(file: Path, text: str) -> None:
+    """As editors save: at no moment is there half a file."""
+    fresh = file.with_name(f".{file.name}")
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
 @dataclass
 class LocalProcess:
     """A gateway that `llmroute run` serves."""

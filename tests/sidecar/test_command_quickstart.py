@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecar.local_process import QUICKSTART, LocalProcess, running, shell, started_by
+from tests.sidecar.local_process import QUICKSTART, LocalProcess, running, save, shell, started_by
 
 pytestmark = pytest.mark.server
 
@@ -79,11 +79,11 @@ def test_each_promise_of_the_quickstart_holds(quickstart: LocalProcess) -> None:
 
 def test_a_save_that_breaks_the_quickstart_is_told_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "quickstart.yaml"
-    file.write_text(QUICKSTART.read_text())
+    save(file, QUICKSTART.read_text())
     line = next(n for n, text in enumerate(QUICKSTART.read_text().splitlines(), start=1) if "fallbacks: [chat]" in text)
     with running(tmp_path / "run", "-f", file) as local:
         revision = local.status()["revision"]
-        file.write_text(QUICKSTART.read_text().replace("fallbacks: [chat]", "fallbacks: [nobody]"))
+        save(file, QUICKSTART.read_text().replace("fallbacks: [chat]", "fallbacks: [nobody]"))
         local.tells(f"{file}:{line}: spec.models[1].fallbacks[0]: ")
         local.tells(f"not taken over; revision {revision} goes on being served")
         assert local.ask("chat").status_code == 200

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.sidecar.local_process import QUICKSTART, llmroute, running, started
+from tests.sidecar.local_process import QUICKSTART, llmroute, running, save, started
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -38,25 +38,25 @@ def route(
 
 def test_each_save_is_told_and_a_bad_one_leaves_the_last_good_version(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text(route() + SECRET)
+    save(file, route() + SECRET)
     with running(tmp_path / "run", "-f", file) as local:
         first = local.status()["revision"]
         assert f"revision {first}" in local.told
-        file.write_text(route(model="n") + SECRET)
+        save(file, route(model="n") + SECRET)
         told = local.tells(", with models n")
         second = local.status()["revision"]
         assert second != first
         assert f"revision {second}" in local.told
         assert local.ask("n").status_code == 200
 
-        file.write_text("apiVersion: [\n")
+        save(file, "apiVersion: [\n")
         told = local.tells(f"not taken over; revision {second} goes on being served", told)
         assert f"{file}:2: is not YAML" in local.told
         file.unlink()
         told = local.tells(f"{file}: there is no such file", told)
         assert local.ask("n").status_code == 200
 
-        file.write_text(route(model="n") + SECRET)
+        save(file, route(model="n") + SECRET)
         local.tells(f"all is well again; revision {second} is served", told)
         assert local.status()["healthy"]
         assert local.interrupt() == 0
@@ -64,28 +64,28 @@ def test_each_save_is_told_and_a_bad_one_leaves_the_last_good_version(tmp_path: 
 
 
 def test_a_bad_route_beside_a_good_one_is_told_and_left_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(route("a", "m"))
-    (tmp_path / "b.yaml").write_text(route("b", "n") + SECRET)
+    save(tmp_path / "a.yaml", route("a", "m"))
+    save(tmp_path / "b.yaml", route("b", "n") + SECRET)
     with running(tmp_path / "run", "-f", tmp_path) as local:
-        (tmp_path / "a.yaml").write_text(route("a", "changed", upstream="nobody"))
-        (tmp_path / "b.yaml").write_text(route("b", "new") + SECRET)
+        save(tmp_path / "a.yaml", route("a", "changed", upstream="nobody"))
+        save(tmp_path / "b.yaml", route("b", "new") + SECRET)
         told = local.tells(", with models m, new")
         place = f"{tmp_path}/a.yaml:12: spec.models[0].targets[0].upstream: no upstream is named 'nobody'"
         assert place in local.told
         assert "the rest is taken over: revision " in local.told
         assert [local.ask(model).status_code for model in ("m", "new", "changed")] == [200, 200, 404]
-        (tmp_path / "a.yaml").write_text(route("a", "changed"))
+        save(tmp_path / "a.yaml", route("a", "changed"))
         local.tells(", with models changed, new", told)
         assert local.ask("changed").status_code == 200
 
 
 def test_files_that_are_bad_from_the_start_are_waited_for(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text(route(upstream="nobody") + SECRET)
+    save(file, route(upstream="nobody") + SECRET)
     with started(tmp_path / "run", "-f", file) as local:
         local.tells("nothing is served yet; mend the file and save it")
         assert f"{file}:12: spec.models[0].targets[0].upstream" in local.told
-        file.write_text(route() + SECRET)
+        save(file, route() + SECRET)
         local.tells("Ctrl-C ends.")
         assert local.ask("m").status_code == 200
         assert "Bearer dev-key" in local.curl_line
@@ -93,7 +93,7 @@ def test_files_that_are_bad_from_the_start_are_waited_for(tmp_path: Path) -> Non
 
 def test_a_missing_secret_is_told_and_seen_when_it_comes(tmp_path: Path) -> None:
     file, secrets = tmp_path / "a.yaml", tmp_path / "secrets"
-    file.write_text(route())
+    save(file, route())
     with running(tmp_path / "run", "-f", file, "--secrets-dir", secrets) as local:
         local.tells("missing  route chat: spec.auth.keysFrom.secretRef: Secret 'clients' is not there")
         assert local.ask("m").status_code == 401
@@ -107,7 +107,7 @@ def test_a_missing_secret_is_told_and_seen_when_it_comes(tmp_path: Path) -> None
 
 
 def test_no_key_to_a_real_provider_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(route(url="http://127.0.0.1:9") + SECRET)
+    save(tmp_path / "a.yaml", route(url="http://127.0.0.1:9") + SECRET)
     with running(tmp_path / "run", "-f", tmp_path / "a.yaml") as local:
         assert 'authorization: Bearer $KEY"' in local.curl_line
         assert "dev-key" not in local.told
@@ -115,7 +115,7 @@ def test_no_key_to_a_real_provider_is_shown(tmp_path: Path) -> None:
 
 def test_a_route_without_keys_needs_none_in_its_curl_line(tmp_path: Path) -> None:
     open_route = route().replace("{mode: Keys, keysFrom: {secretRef: {name: clients}}}", "{mode: None}")
-    (tmp_path / "a.yaml").write_text(open_route)
+    save(tmp_path / "a.yaml", open_route)
     with running(tmp_path / "run", "-f", tmp_path / "a.yaml") as local:
         assert "authorization" not in local.curl_line
         assert local.ask("m", key=None).status_code == 200
@@ -133,7 +133,7 @@ def test_stdout_has_a_json_line_for_each_request_and_nothing_of_the_narration(tm
 
 
 def test_one_gateway_of_several_is_chosen(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(f"{route('a', 'm')}---\n{route('b', 'n', gateway='other')}{SECRET}")
+    save(tmp_path / "a.yaml", f"{route('a', 'm')}---\n{route('b', 'n', gateway='other')}{SECRET}")
     with running(tmp_path / "run", "-f", tmp_path / "a.yaml", "--gateway", "other", "--namespace", "shop") as local:
         assert "gateway other in namespace shop" in local.told
         assert (local.ask("n").status_code, local.ask("m").status_code) == (200, 404)
@@ -192,7 +192,7 @@ def test_validate_tells_people_and_programs(tmp_path: Path) -> None:
 
 
 def test_compile_prints_configmaps_for_kubectl(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(f"{route('a', 'm')}---\n{route('b', 'n', gateway='other')}")
+    save(tmp_path / "a.yaml", f"{route('a', 'm')}---\n{route('b', 'n', gateway='other')}")
     done = llmroute("compile", "-f", tmp_path, "--namespace", "shop")
     assert (done.returncode, done.stderr) == (0, "")
     found = list(yaml.safe_load_all(done.stdout))

@@ -1,6 +1,5 @@
 """`llmroute serve`: from mounted volumes as kubelet lays them out, from compiled files, and from GATEWAY_* alone."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 
 from tests.gateway_process import GatewayProcess, end, start
 from tests.sidecar.config.mounted import compiled, project
-from tests.sidecar.local_process import QUICKSTART, llmroute
+from tests.sidecar.local_process import QUICKSTART, llmroute, save
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -32,13 +31,19 @@ def logged(gateway: GatewayProcess, message: str) -> list[dict[str, object]]:
     return [line for line in gateway.lines if message in line["message"]]
 
 
+def told_and_healed(gateway: GatewayProcess) -> list[dict[str, object]]:
+    """The one line of a loss, and the last one, which tells that it is over."""
+    return logged(gateway, "configuration not applied") + logged(gateway, "configuration applied")[-1:]
+
+
 def test_mounted_volumes_are_followed_through_swaps_rotation_and_loss(tmp_path: Path) -> None:
     config, secrets = tmp_path / "config", tmp_path / "secrets"
     with serving(tmp_path) as gateway:
         assert gateway.get("/ready").status_code == 503
         assert f"there is no directory {config}" in gateway.status()["error"]
 
-        project(config, compiled(a=1))  # the ConfigMap comes late, and its Secret later still
+        project(tmp_path / "late", compiled(a=1))  # the ConfigMap comes late, and its Secret later still
+        (tmp_path / "late").rename(config)
         wait_until(lambda: gateway.get("/ready").status_code == 200, "the gateway to be ready")
         assert gateway.status()["missing_secrets"] == ["spec.auth.keysFrom.secretRef: Secret 'clients' is not there"]
         assert status_of(gateway, "a-1", "one") == 401
@@ -54,7 +59,7 @@ def test_mounted_volumes_are_followed_through_swaps_rotation_and_loss(tmp_path: 
         wait_until(lambda: status_of(gateway, "a-2", "two") == 200, "the new version to be served")
         revision = gateway.status()["revision"]
 
-        shutil.rmtree(config)
+        config.rename(tmp_path / "lost")
         wait_until(lambda: not gateway.status()["healthy"], "the loss to be seen")
         assert status_of(gateway, "a-2", "two") == 200
         assert gateway.status()["revision"] == revision
@@ -62,18 +67,17 @@ def test_mounted_volumes_are_followed_through_swaps_rotation_and_loss(tmp_path: 
         failures = gateway.metric("llmroute_config_reloads_total", result="failed")
 
         project(secrets / "clients", {"app": b"three\n"})  # looked at again, and no second word about it
-        project(config, compiled(a=2))
+        (tmp_path / "lost").rename(config)
         wait_until(lambda: status_of(gateway, "a-2", "three") == 200, "the gateway to heal")
         status = gateway.status()
         assert (status["healthy"], status["error"], status["revision"]) == (True, None, revision)
         assert gateway.metric("llmroute_config_healthy") == 1
         assert gateway.metric("llmroute_config_reloads_total", result="failed") == failures == 2
-        wait_until(lambda: logged(gateway, "configuration applied"), "the log's lines")
+        wait_until(lambda: logged(gateway, "configuration")[-2:] == told_and_healed(gateway), "the log to tell all")
         assert len(logged(gateway, "there is no configuration yet")) == 1
         (told,) = logged(gateway, "configuration not applied; the last good one is served")
         assert (told["level"], told["revision"]) == ("warning", revision)
         assert f"there is no directory {config}" in str(told["error"])
-        assert gateway.lines.index(told) < gateway.lines.index(logged(gateway, "configuration applied")[-1])
 
 
 def test_a_broken_route_keeps_its_version_and_is_told_once(tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_a_broken_route_keeps_its_version_and_is_told_once(tmp_path: Path) -> No
 
 def test_what_compile_writes_is_what_serve_serves(tmp_path: Path) -> None:
     file = tmp_path / "routes.yaml"
-    file.write_text(QUICKSTART.read_text())
+    save(file, QUICKSTART.read_text())
     done = llmroute("compile", "-f", file, "-o", tmp_path / "config")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (tmp_path / "secrets" / "quickstart-clients").mkdir(parents=True)
@@ -106,12 +110,12 @@ def test_what_compile_writes_is_what_serve_serves(tmp_path: Path) -> None:
     with serving(tmp_path) as gateway:
         assert status_of(gateway, "chat", "dev-key") == 200
         first = gateway.status()["revision"]
-        file.write_text(QUICKSTART.read_text().replace("name: chat\n", "name: talk\n").replace("[chat]", "[talk]"))
+        save(file, QUICKSTART.read_text().replace("name: chat\n", "name: talk\n").replace("[chat]", "[talk]"))
         assert llmroute("compile", "-f", file, "-o", tmp_path / "config").returncode == 0
         wait_until(lambda: status_of(gateway, "talk", "dev-key") == 200, "what was compiled anew to be served")
         assert status_of(gateway, "chat", "dev-key") == 404
         assert gateway.status()["revision"] != first
-        file.write_text("spec: [\n")
+        save(file, "spec: [\n")
         refused = llmroute("compile", "-f", file, "-o", tmp_path / "config")
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.startswith(f"{file}:2: is not YAML")
