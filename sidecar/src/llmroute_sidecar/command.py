@@ -77,7 +77,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="a YAML file, a folder of them, or - for stdin; repeatable",
+        help="a YAML file or a folder of them (to validate and compile also -, stdin); repeatable",
     )
     parser.add_argument("--namespace", help="of routes that name none; where the files have several, the one meant")
 
