@@ -73,7 +73,7 @@ class Gateway:
     def begin(self, call: Call) -> None:  # noqa: ARG002
         """A request has begun; `close` follows exactly once."""
         self._open_calls += 1
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
 
     def screen(self, call: Call) -> Answer | None:
         """Refuses a call on its head alone, before its body is read."""
@@ -144,7 +144,7 @@ class Gateway:
         """The call is over: answered with `status`, or left by its client (499)."""
         call.status = status
         seconds = time.perf_counter() - call.started
-        self._metrics.in_flight.dec()
+        self._metrics.in_flight -= 1
         self._metrics.request(call.method, call.template, status, seconds)
         if status == 429 and call.error_code == "rate_limit_exceeded":
             self._metrics.rate_limited.inc()

@@ -6,9 +6,11 @@ configured name. The first eight are the seed's, exactly; docs/metrics.md lists 
 
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from llmroute_sidecar.telemetry.series import CounterSeries, HistogramSeries
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 600)
 """Seconds; from a mock's answer to the longest thought."""
@@ -20,35 +22,37 @@ BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Metrics:
-    """One registry with everything this process tells. Children are kept by label values: looking one up costs more
-    than counting."""
+    """One registry with everything this process tells. What each request counts is a series of our own (series.py)."""
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
-        self._requests = Counter(
-            "gateway_requests_total", "Requests answered.", ["method", "path", "status"], registry=registry
+        self._requests = CounterSeries(
+            "gateway_requests_total", "Requests answered.", ("method", "path", "status"), registry
         )
-        self._latency = Histogram(
+        self._latency = HistogramSeries(
             "gateway_request_latency_seconds",
             "From a request's head to the last byte of its answer.",
-            ["method", "path"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+            ("method", "path"),
+            LATENCY_BUCKETS,
+            registry,
         )
-        self.in_flight = Gauge("gateway_in_flight_requests", "Requests being served.", registry=registry)
-        self._upstream_requests = Counter(
+        self.in_flight = 0
+        Gauge("gateway_in_flight_requests", "Requests being served.", registry=registry).set_function(
+            lambda: self.in_flight
+        )
+        self._upstream_requests = CounterSeries(
             "gateway_upstream_requests_total",
             "Attempts at upstreams; status is the upstream's, or error, or cancelled where the client left.",
-            ["upstream", "status"],
-            registry=registry,
+            ("upstream", "status"),
+            registry,
         )
-        self._upstream_latency = Histogram(
+        self._upstream_latency = HistogramSeries(
             "gateway_upstream_latency_seconds",
             "From an attempt's begin to the end of the upstream's answer.",
-            ["upstream"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+            ("upstream",),
+            LATENCY_BUCKETS,
+            registry,
         )
         self.rate_limited = Counter("gateway_rate_limited_total", "Requests refused by a limit.", registry=registry)
         self._circuit_open = Counter(
@@ -79,30 +83,16 @@ class Metrics:
             "llmroute_streams_truncated_total", "Answers that an upstream broke off half-way.", registry=registry
         )
         Gauge("llmroute_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
-        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._attempt_children: dict[tuple[str, int | str], tuple[Counter, Histogram]] = {}
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
         if method not in METHODS:
             method = "other"
-        key = (method, path, status)
-        child = self._request_children.get(key)
-        if child is None:
-            child = self._requests.labels(method, path, str(status)), self._latency.labels(method, path)
-            self._request_children[key] = child
-        count, latency = child
-        count.inc()
-        latency.observe(seconds)
+        self._requests.add((method, path, str(status)))
+        self._latency.observe((method, path), seconds)
 
     def attempt(self, upstream: str, status: int | str, seconds: float) -> None:
-        key = (upstream, status)
-        child = self._attempt_children.get(key)
-        if child is None:
-            child = self._upstream_requests.labels(upstream, str(status)), self._upstream_latency.labels(upstream)
-            self._attempt_children[key] = child
-        count, latency = child
-        count.inc()
-        latency.observe(seconds)
+        self._upstream_requests.add((upstream, str(status)))
+        self._upstream_latency.observe((upstream,), seconds)
 
     def circuit_open(self, upstream: str) -> None:
         self._circuit_open.labels(upstream).inc()
