@@ -140,11 +140,26 @@ class GatewayProcess:
                 return int(line.split()[1])
         return 0
 
+    def command_line(self) -> str:
+        return Path(f"/proc/{self.process.pid}/cmdline").read_text()
+
+    def open_sockets(self) -> int:
+        """How many sockets the process holds."""
+        descriptors = Path(f"/proc/{self.process.pid}/fd").iterdir()
+        return sum(1 for descriptor in descriptors if _points_to_socket(descriptor))
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
     def exit_code(self) -> int:
         return self.process.wait(timeout=40)
+
+
+def _points_to_socket(descriptor: Path) -> bool:
+    try:
+        return str(descriptor.readlink()).startswith("socket:")
+    except FileNotFoundError:
+        return False  # closed meanwhile
 
 
 def start(

@@ -1,16 +1,19 @@
 """What failures of upstreams come to: fallbacks, breakers, rests, and what the client is told when nobody served."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gateway_process import running, spec, upstream
+from tests.gateway_process import GatewayProcess, running, spec, upstream
 from tests.provider import (
     END,
     STREAM_HEAD,
     Behaviour,
+    Provider,
+    ProviderRequest,
     answers,
     chunk,
     closes_after,
@@ -64,65 +67,110 @@ FAILURES: dict[str, tuple[Behaviour, str, int | None]] = {
         "connection_lost",
         200,
     ),
+    "a status that is none": (answers(b"HTTP/1.1 000 X\r\ncontent-length: 0\r\n\r\n"), "bad_response", None),
+    "a switch of protocols": (
+        answers(b"HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"),
+        "bad_response",
+        None,
+    ),
+    "interim answers without end": (answers(b"HTTP/1.1 103 X\r\nx: y\r\n\r\n" * 20_000), "bad_response", None),
+    "trailers without end": (
+        answers(STREAM_HEAD + b"0\r\n" + b"x-filler: 0123456789\r\n" * 50_000),
+        "bad_response",
+        200,
+    ),
     "an empty stream": (answers(STREAM_HEAD + chunk(b": ping\n\n") + END), "error_event", 200),
 }
 
 
+MISTAKES = [400, 402, 404, 409, 413, 422]
+MISTAKE = b'{"error":{"message":"your fault"}}'
+CASES: dict[str, Behaviour] = {
+    **{f"failure-{number}": behaviour for number, (behaviour, _, _) in enumerate(FAILURES.values())},
+    **{f"mistake-{status}": answers(response(status, MISTAKE)) for status in MISTAKES},
+}
+
+
+@pytest.fixture(scope="module")
+def cases() -> Iterator[Provider]:
+    """A provider that behaves as the first part of the path says."""
+
+    async def by_path(request: ProviderRequest, writer: asyncio.StreamWriter) -> None:
+        await CASES[request.path.split("/")[1]](request, writer)
+
+    with providing(by_path) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def gateway(cases: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """One gateway with an upstream, and a model that is alone and one that has a spare, for each case."""
+    urls = {case: f"{cases.url}/{case}" for case in CASES}
+    urls |= {"refused": "http://127.0.0.1:1", "unknown-host": "http://no-such-host.invalid"}
+    urls = {f"{case}-{way}": url for case, url in urls.items() for way in ("plain", "streamed")}
+    with providing() as good:
+        chat = spec(
+            good.url,
+            upstreams=[upstream(name, url, timeouts=QUICK) for name, url in urls.items()]
+            + [upstream("good", good.url)],
+            models=[
+                {"name": "spare", "targets": [{"upstream": "good"}]},
+                *({"name": f"gpt-{name}", "targets": [{"upstream": name}], "fallbacks": ["spare"]} for name in urls),
+                *({"name": f"alone-{name}", "targets": [{"upstream": name}]} for name in urls),
+            ],
+        )
+        with running(tmp_path_factory.mktemp("gateway"), {"chat": chat}) as gateway:
+            yield gateway
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failure_before_the_first_content_falls_back(tmp_path: Path, failure: str, streamed: bool) -> None:
-    behaviour, reason, status = FAILURES[failure]
-    with (
-        providing(behaviour) as bad,
-        providing() as good,
-        running(tmp_path, {"chat": route(bad.url, good.url)}) as gateway,
-    ):
-        answer = gateway.post({**HELLO, "stream": streamed})
-        assert answer.status_code == 200
-        assert answer.headers["x-fallback-model"] == "spare"
-        assert ("[DONE]" in answer.text) is streamed
-        assert gateway.metric("gateway_fallback_used_total", from_model="gpt", to_model="spare") == 1
+def test_a_failure_before_the_first_content_falls_back(gateway: GatewayProcess, failure: str, streamed: bool) -> None:
+    _, reason, status = FAILURES[failure]
+    name = f"failure-{list(FAILURES).index(failure)}-{'streamed' if streamed else 'plain'}"
+    answer = gateway.post({"model": f"gpt-{name}", "messages": [], "stream": streamed})
+    assert answer.status_code == 200
+    assert answer.headers["x-fallback-model"] == "spare"
+    assert ("[DONE]" in answer.text) is streamed
+    assert gateway.metric("gateway_fallback_used_total", from_model=f"gpt-{name}", to_model="spare") == 1
 
-        alone = gateway.post({**HELLO, "model": "alone", "stream": streamed})
-        if reason == "throttled":
-            assert alone.status_code == 503  # it rests since the first call
-            assert alone.json()["error"]["code"] == "circuit_open"
-        else:
-            assert alone.status_code == 502
-            assert alone.json()["error"]["code"] == "upstream_failed"
-            assert alone.json()["error"]["attempts"] == [
-                {"model": "alone", "upstream": "bad", "reason": reason, "status": status}
-            ]
-            assert alone.headers["x-should-retry"] == "false"
-        assert "secret" not in alone.text
-        assert "127.0.0.1" not in alone.text
-
-
-@pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
-def test_the_clients_mistake_is_handed_back_as_it_is(tmp_path: Path, status: int) -> None:
-    mistake = response(status, b'{"error":{"message":"your fault"}}')
-    with providing(answers(mistake)) as bad, providing() as good:
-        with running(tmp_path, {"chat": route(bad.url, good.url)}) as gateway:
-            answer = gateway.post(HELLO)
-            assert answer.status_code == status
-            assert answer.json() == {"error": {"message": "your fault"}}
-            assert answer.headers["x-llmroute-origin"] == "upstream"
-            assert "x-fallback-model" not in answer.headers
-            breaker = gateway.get("/v1/circuit-breakers").json()["circuit_breakers"][0]
-            assert breaker["consecutive_failures"] == 0
+    alone = gateway.post({"model": f"alone-{name}", "messages": [], "stream": streamed})
+    if reason == "throttled":
+        assert alone.status_code == 503  # it rests since the first call
+        assert alone.json()["error"]["code"] == "circuit_open"
+        assert "x-should-retry" not in alone.headers
+    else:
+        assert alone.status_code == 502
+        assert alone.json()["error"]["code"] == "upstream_failed"
+        assert alone.json()["error"]["attempts"] == [
+            {"model": f"alone-{name}", "upstream": name, "reason": reason, "status": status}
+        ]
+        assert alone.headers["x-should-retry"] == "false"
+    assert alone.headers["x-llmroute-origin"] == "gateway"
+    assert "secret" not in alone.text
+    assert "127.0.0.1" not in alone.text
+    label = "error" if status is None else str(status)
+    assert gateway.metric("gateway_upstream_requests_total", upstream=name, status=label) >= 1
 
 
-def test_a_refused_connection_and_an_unknown_host_fall_back(tmp_path: Path) -> None:
-    with providing() as good:
-        for number, (url, reason) in enumerate(
-            [("http://127.0.0.1:1", "connect_failed"), ("http://no-such-host.invalid", "dns_failed")]
-        ):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            with running(folder, {"chat": route(url, good.url)}) as gateway:
-                assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
-                attempts = gateway.post({**HELLO, "model": "alone"}).json()["error"]["attempts"]
-                assert [attempt["reason"] for attempt in attempts] == [reason]
+@pytest.mark.parametrize("status", MISTAKES)
+def test_the_clients_mistake_is_handed_back_as_it_is(gateway: GatewayProcess, status: int) -> None:
+    answer = gateway.post({"model": f"gpt-mistake-{status}-plain", "messages": []})
+    assert answer.status_code == status
+    assert answer.content == MISTAKE
+    assert answer.headers["x-llmroute-origin"] == "upstream"
+    assert "x-fallback-model" not in answer.headers
+    breakers = gateway.get("/v1/circuit-breakers").json()["circuit_breakers"]
+    breaker = next(breaker for breaker in breakers if breaker["upstream"] == f"mistake-{status}-plain")
+    assert breaker["consecutive_failures"] == 0
+
+
+@pytest.mark.parametrize(("case", "reason"), [("refused", "connect_failed"), ("unknown-host", "dns_failed")])
+def test_what_cannot_be_connected_to_falls_back(gateway: GatewayProcess, case: str, reason: str) -> None:
+    answer = gateway.post({"model": f"gpt-{case}-plain", "messages": []})
+    assert answer.headers["x-fallback-model"] == "spare"
+    attempts = gateway.post({"model": f"alone-{case}-plain", "messages": []}).json()["error"]["attempts"]
+    assert [attempt["reason"] for attempt in attempts] == [reason]
 
 
 def test_the_breaker_opens_rests_and_lets_one_probe_through(tmp_path: Path) -> None:
@@ -147,14 +195,18 @@ def test_the_breaker_opens_rests_and_lets_one_probe_through(tmp_path: Path) -> N
 
 
 def test_a_throttled_upstream_rests_for_as_long_as_it_asked(tmp_path: Path) -> None:
-    with providing(answers(response(429, b"{}", "retry-after: 120"))) as bad, providing() as good:
-        with running(tmp_path, {"chat": route(bad.url, good.url)}) as gateway:
-            assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
-            assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
-            assert len(bad.requests) == 1
-            refused = gateway.post({**HELLO, "model": "alone"})
-            assert refused.status_code == 503
-            assert 100 < int(refused.headers["retry-after"]) <= 120
+    with (
+        providing(answers(response(429, b"{}", "retry-after: 120"))) as bad,
+        providing() as good,
+        running(tmp_path, {"chat": route(bad.url, good.url)}) as gateway,
+    ):
+        assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
+        assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
+        assert len(bad.requests) == 1
+        refused = gateway.post({**HELLO, "model": "alone"})
+        assert refused.status_code == 503
+        assert 100 < int(refused.headers["retry-after"]) <= 120
+        assert refused.headers["x-should-retry"] == "false"  # no SDK waits that long: some try again at once
 
 
 def test_a_kept_connection_that_died_unseen_is_replaced(tmp_path: Path) -> None:

@@ -55,12 +55,15 @@ def test_each_chunk_arrives_before_the_next_one_is_sent(tmp_path: Path) -> None:
             go_on.clear()
         writer.write(chunk(DONE) + END)
 
-    with providing(stepwise) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
-        with stream(gateway) as connection:
-            for word in (b"one", b"two", b"three"):
-                read_until(connection, word)
-                go_on.set()
-            read_until(connection, b"[DONE]")
+    with (
+        providing(stepwise) as provider,
+        running(tmp_path, {"chat": spec(provider.url)}) as gateway,
+        stream(gateway) as connection,
+    ):
+        for word in (b"one", b"two", b"three"):
+            read_until(connection, word)
+            go_on.set()
+        read_until(connection, b"[DONE]")
 
 
 @pytest.mark.parametrize("moment", ["before the head", "before the first content", "in the middle"])
@@ -194,13 +197,16 @@ def test_a_large_plain_answer_that_breaks_off_is_not_taken_for_whole(tmp_path: P
         await writer.drain()
         writer.close()
 
-    with providing(broken) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
-        with stream(gateway, {"model": "gpt", "messages": []}) as connection:
-            try:
-                got = read_to_end(connection)
-            except ConnectionResetError:
-                return
-            assert not got.endswith(END)
+    with (
+        providing(broken) as provider,
+        running(tmp_path, {"chat": spec(provider.url)}) as gateway,
+        stream(gateway, {"model": "gpt", "messages": []}) as connection,
+    ):
+        try:
+            got = read_to_end(connection)
+        except ConnectionResetError:
+            return
+        assert not got.endswith(END)
 
 
 def test_a_stream_without_a_length_ends_with_its_connection(tmp_path: Path) -> None:

@@ -169,8 +169,8 @@ class Connection(asyncio.Protocol):
             self._arm(self._limits.body_seconds)
 
     def _ignore_upgrade(self) -> None:
-        """RFC 9110 §7.8 lets an offered upgrade be ignored, and some clients offer HTTP/2 with every request. The parser
-        takes a request's body for the other protocol's: another one is told of the body, and reads it."""
+        """RFC 9110 §7.8 lets an offered upgrade be ignored, and some clients offer HTTP/2 with every request. The
+        parser takes the request's body for the other protocol's: another one is told of the body, and reads it."""
         if self._method == "CONNECT":
             self._deaf = True  # refused; what follows is no HTTP
         elif self._offered_with is not None:
