@@ -104,9 +104,9 @@ def grant_rights(control_plane: ControlPlane, namespaces: Sequence[str]) -> None
         control_plane.kubectl("apply", "-n", namespace, "-f", str(NAMESPACE_RBAC))
 
 
-def start(control_plane: ControlPlane, *arguments: str) -> ControllerProcess:
+def start(control_plane: ControlPlane, *arguments: str, kubeconfig: Path | None = None) -> ControllerProcess:
     """Starts it on a port of the system's choice and waits until it listens."""
-    kubeconfig = control_plane.kubeconfig_for(SERVICE_ACCOUNT)
+    kubeconfig = kubeconfig or control_plane.kubeconfig_for(SERVICE_ACCOUNT)
     log_path = Path(tempfile.mkdtemp(dir=control_plane.folder)) / "controller.log"
     command = [str(COMMAND), "controller", "--kubeconfig", str(kubeconfig), "--health-host", "127.0.0.1"]
     with log_path.open("wb") as log:
@@ -118,12 +118,12 @@ def start(control_plane: ControlPlane, *arguments: str) -> ControllerProcess:
         )
     controller = ControllerProcess(process, log_path)
 
-    def listening() -> dict[str, Any] | None:
+    def listening() -> int:
         assert process.poll() is None, log_path.read_text()
-        return next(iter(controller.said("listening")), None)
+        return next((int(line["port"]) for line in controller.said("listening")), 0)
 
     try:
-        controller.port = wait_until(listening, "the controller to listen", 60)["port"]
+        controller.port = wait_until(listening, "the controller to listen", 60)
     except BaseException:
         controller.close()
         raise

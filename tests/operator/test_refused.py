@@ -1,0 +1,140 @@
+"""Routes that the API server takes and the controller does not: what is told, what is served, how it heals."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from tests.cluster.control_plane import ControlPlane
+from tests.contract.routes import Document, model
+from tests.operator.controller_process import ControllerProcess, running_controller
+from tests.operator.namespace import Namespace, route
+
+pytestmark = pytest.mark.cluster
+
+LOST: Document = {"name": "chat", "targets": [{"upstream": "nowhere"}]}
+
+REFUSED: Mapping[str, tuple[Sequence[Document], str, str]] = {
+    "UnknownUpstream": ([LOST], "spec.models[0].targets[0].upstream: no upstream is named 'nowhere'", "False"),
+    "UnknownFallback": ([model("chat", "nobody")], "spec.models[0].fallbacks[0]: no model of this gateway", "False"),
+    "FallbackCycle": (
+        [model("chat", "b"), model("b", "chat")],
+        "spec.models[0].fallbacks[0]: leads back to where it starts: chat -> b -> chat",
+        "True",
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_refused_route_names_the_field_and_the_others_are_served(
+    controller: ControllerProcess, namespace: Namespace, reason: str
+) -> None:
+    models, words, resolved = REFUSED[reason]
+    namespace.apply(route("good", "other"), route("bad", *models))
+    message = namespace.condition("bad", "Accepted", "False", reason)
+    assert words in message
+    assert message.endswith("Nothing of this route is served.")
+    assert namespace.conditions("bad")["ResolvedRefs"]["status"] == resolved
+    assert namespace.condition("bad", "Programmed", "False", "NotAccepted")
+    namespace.programmed("good")
+    assert namespace.files() == {"gateway.json", "route.good.json"}
+    namespace.apply(route("bad", "chat"))
+    namespace.programmed("bad")
+
+
+def test_a_url_that_only_the_controller_can_refuse_is_told(controller: ControllerProcess, namespace: Namespace) -> None:
+    namespace.apply(route("chat", upstreams=[{"name": "main", "url": "http://[:::1]/v1"}]))
+    message = namespace.condition("chat", "Accepted", "False", "Invalid")
+    assert message.startswith("spec.upstreams[0].url: must have an IPv6 address in brackets")
+    assert namespace.condition("chat", "ResolvedRefs", "Unknown", "Invalid")
+
+
+def test_a_bad_new_generation_keeps_the_last_accepted_one_also_over_a_restart(
+    control_plane: ControlPlane, namespace: Namespace
+) -> None:
+    with running_controller(control_plane):
+        namespace.apply(route("chat", "one"))
+        revision = namespace.programmed("chat")
+        before = dict(namespace.data())
+        namespace.apply(route("chat", LOST))
+        message = namespace.condition("chat", "Accepted", "False", "UnknownUpstream")
+        assert message.endswith("Generation 1 is served instead of 2.")
+        message = namespace.condition("chat", "Programmed", "False", "NotAccepted")
+        assert message == "ConfigMap llmroute-gateway-default holds generation 1, not 2."
+        assert namespace.data() == before
+        assert namespace.route("chat")["status"]["revision"] == revision
+        versions = namespace.versions()
+    with running_controller(control_plane) as second:
+        second.wait_until_idle()
+        assert namespace.versions() == versions, "it remembers from the ConfigMap, and has nothing new to say"
+        namespace.apply(route("neighbour"))
+        namespace.programmed("neighbour")
+        assert namespace.compiled("chat").generation == 1
+        namespace.apply(route("chat", "three"))
+        namespace.programmed("chat")
+        assert namespace.compiled("chat").generation == 3
+
+
+def test_of_two_routes_with_one_model_the_older_keeps_it_until_it_goes(
+    controller: ControllerProcess, namespace: Namespace
+) -> None:
+    namespace.apply(route("z-older", "same"))
+    namespace.programmed("z-older")
+    namespace.wait_for_next_second()
+    namespace.apply(route("a-younger", "same", "own"))
+    message = namespace.condition("a-younger", "Accepted", "False", "ModelConflict")
+    assert "spec.models[0].name: model 'same' belongs to the older route 'z-older'" in message
+    assert message.endswith("The rest of generation 1 is served.")
+    namespace.programmed("a-younger")
+    assert namespace.condition("z-older", "Accepted", "True")
+    assert [one.name for one in namespace.compiled("a-younger").models] == ["own"]
+    namespace.delete("z-older")
+    namespace.condition("a-younger", "Accepted", "True")
+    assert [one.name for one in namespace.compiled("a-younger").models] == ["same", "own"]
+
+
+def test_a_fallback_that_comes_later_heals_the_route_that_waits_for_it(
+    controller: ControllerProcess, namespace: Namespace
+) -> None:
+    namespace.apply(route("chat", model("chat", "backup")))
+    namespace.condition("chat", "ResolvedRefs", "False", "UnknownFallback")
+    namespace.apply(route("late", "backup"))
+    namespace.programmed("chat")
+    assert namespace.condition("chat", "ResolvedRefs", "True")
+
+
+def test_a_client_that_may_use_a_model_that_is_not_there_is_told(
+    controller: ControllerProcess, namespace: Namespace
+) -> None:
+    auth = {"mode": "Keys", "keysFrom": {"secretRef": {"name": "k"}}, "clients": [{"name": "web", "models": ["chta"]}]}
+    namespace.apply(route("chat", auth=auth))
+    assert "spec.auth.clients[0].models[0]" in namespace.condition("chat", "ResolvedRefs", "False", "UnknownModel")
+    assert namespace.condition("chat", "Accepted", "True")
+    namespace.programmed("chat")
+
+
+def test_what_this_version_does_not_act_on_is_told(controller: ControllerProcess, namespace: Namespace) -> None:
+    limit = {"name": "spend", "per": "Client", "budget": {"usd": "20", "period": "Day"}, "scope": "Gateway"}
+    namespace.apply(route("chat", limits=[limit]))
+    message = namespace.condition("chat", "Accepted", "True")
+    assert "Not acted on: spec.limits[0].budget is not enforced by this version" in message
+
+
+def test_a_configmap_that_cannot_be_written_is_told(controller: ControllerProcess, namespace: Namespace) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"count/configmaps": "0"}},
+    }
+    namespace.apply(quota)
+    # No quota controller runs here, so its status is set by hand; admission goes by that.
+    status = '{"status":{"hard":{"count/configmaps":"0"},"used":{"count/configmaps":"0"}}}'
+    namespace.kubectl("patch", "quota", "none", "--subresource=status", "--type=merge", "-p", status)
+    namespace.apply(route("chat"))
+    message = namespace.condition("chat", "Programmed", "False", "ApplyFailed")
+    assert "exceeded quota" in message
+    assert "llmroute-gateway-default holds nothing of this route." in message
+    assert namespace.condition("chat", "Accepted", "True")
+    assert namespace.configmap() is None
+    namespace.kubectl("delete", "quota", "none")
+    namespace.programmed("chat")

@@ -1,0 +1,112 @@
+"""The rights in manifests/rbac: enough, and nothing beyond. (That they are enough, every test here shows.)"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.controller_process import (
+    CLUSTER_RBAC,
+    NAMESPACE_RBAC,
+    SERVICE_ACCOUNT,
+    ControllerProcess,
+    grant_rights,
+    start,
+)
+from tests.operator.namespace import Namespace, route
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+
+
+def rules(path: Path) -> list[dict[str, Any]]:
+    for document in yaml.safe_load_all(path.read_text()):
+        if document["kind"] in ("ClusterRole", "Role"):
+            found: list[dict[str, Any]] = document["rules"]
+            return found
+    raise AssertionError(f"{path} has no role")
+
+
+RIGHTS = [(verb, resource) for rule in rules(CLUSTER_RBAC) for resource in rule["resources"] for verb in rule["verbs"]]
+
+
+def test_the_role_of_a_namespace_has_the_rules_of_the_cluster_role() -> None:
+    assert rules(NAMESPACE_RBAC) == rules(CLUSTER_RBAC)
+
+
+def test_no_rule_has_a_wildcard_or_reaches_secrets_or_pods() -> None:
+    text = json.dumps(rules(CLUSTER_RBAC))
+    for word in ("*", "secret", "pods", "escalate", "impersonate"):
+        assert word not in text
+
+
+FORBIDDEN = [
+    ("get", "secrets"),
+    ("list", "secrets"),
+    ("watch", "secrets"),
+    ("get", "pods"),
+    ("list", "pods"),
+    ("create", "pods/exec"),
+    ("get", "llmroutes.llmroute.dev"),
+    ("update", "llmroutes.llmroute.dev"),
+    ("patch", "llmroutes.llmroute.dev"),
+    ("delete", "llmroutes.llmroute.dev"),
+    ("update", "llmroutes.llmroute.dev/status"),
+    ("update", "configmaps"),
+    ("deletecollection", "configmaps"),
+    ("create", "events"),
+    ("list", "namespaces"),
+    ("list", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("create", "serviceaccounts/token"),
+    ("patch", "clusterroles.rbac.authorization.k8s.io"),
+]
+
+
+@pytest.mark.parametrize(("verb", "resource"), FORBIDDEN, ids=[f"{verb}-{resource}" for verb, resource in FORBIDDEN])
+def test_the_controller_may_not(
+    controller: ControllerProcess, control_plane: ControlPlane, verb: str, resource: str
+) -> None:
+    kind, _, subresource = resource.partition("/")
+    arguments = [
+        verb,
+        kind,
+        *([f"--subresource={subresource}"] if subresource else []),
+        f"--as={SERVICE_ACCOUNT}",
+        "-A",
+    ]
+    assert control_plane.kubectl("auth", "can-i", *arguments, check=False).stdout.strip() == "no"
+
+
+@pytest.mark.parametrize(("verb", "resource"), RIGHTS, ids=[f"{verb}-{resource}" for verb, resource in RIGHTS])
+def test_every_right_is_needed(control_plane: ControlPlane, namespace: Namespace, verb: str, resource: str) -> None:
+    """Without it the API server refuses the controller something that it asks for in its everyday work."""
+    grant_rights(control_plane, [namespace.name])
+    reduced = copy.deepcopy(rules(NAMESPACE_RBAC))
+    for rule in reduced:
+        if resource in rule["resources"]:
+            rule["verbs"].remove(verb)
+    kept = [rule for rule in reduced if rule["verbs"]]
+    namespace.kubectl("patch", "role", "llmroute-controller", "--type=merge", "-p", json.dumps({"rules": kept}))
+    left_over = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "llmroute-gateway-old",
+            "labels": {"app.kubernetes.io/managed-by": "llmroute", "llmroute.dev/gateway": "old"},
+            "annotations": {"llmroute.dev/emptied-at": "2020-01-01T00:00:00Z"},
+        },
+    }
+    namespace.apply(route("chat"), left_over)
+    controller = start(control_plane, "--namespace", namespace.name)
+    try:
+        kind = resource.partition("/")[0]
+        refusal = f'cannot {verb} resource "{resource if "/" in resource else kind}"'
+        wait_until(
+            lambda: refusal in controller.log_path.read_text().replace("\\", ""), f"the log to say {refusal}", 60
+        )
+    finally:
+        controller.close()
