@@ -15,16 +15,21 @@ accepted, which is served instead where the new one is refused, byte for byte. T
 3. *Size.* What was accepted before keeps its place in the ConfigMap; the room that is left goes to new generations,
    older routes first. One that does not fit is refused, and 1 and 2 are looked at anew.
 4. *Second look.* A refusal may have put back a model that another route was refused for before; that one has a second
-   chance, once. So a broken edit to one route never makes a good one next to it look bad.
+   chance, once. So a broken edit to one route does not make the accepted ones beside it look bad. (There is no such
+   look at circles: one that only a refused generation closed is told until that is mended; all of it is served on.)
 
 Each round refuses a new generation that was not refused before, or is a draft's one second look, so it ends; all that
 is iterated over is sorted by rank, so that the same routes make the same bytes, whatever their order. What was accepted
 names only what is served; a last accepted form may name a model that has gone since, and a gateway passes over such a
 fallback.
+
+What was refused may fit beside what has been accepted now. So all of this is done again with its own outcome as what
+was last accepted, until that changes nothing: compiling what was written gives what was written, and a controller that
+looks at its own ConfigMap finds nothing to do.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -60,7 +65,7 @@ class Compilation:
 
 @dataclass(slots=True)
 class _Settled:
-    """A draft's route without what belongs to older ones. `told` are the problems that do not refuse it."""
+    """A draft's route without what belongs to older ones. `told` are problems that do not keep it from being served."""
 
     draft: Draft
     route: c.CompiledRoute
@@ -72,9 +77,39 @@ class _Settled:
         return c.size_of(self.route, self.data)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What comes of one look at all drafts."""
+
+    drafts: Sequence[Draft]
+    settled: Sequence[_Settled]
+    served: Sequence[_Settled]
+    index: c.CompiledGateway
+    files: Mapping[str, bytes]
+
+    @property
+    def may_change(self) -> bool:
+        """Whether a refusal hangs on other routes, and these may have changed since."""
+        return any(draft.refusals and draft.fresh is not None for draft in self.drafts)
+
+
 def compile_gateway(namespace: str, gateway: str, sources: Iterable[RouteSource]) -> Compilation:
     """The files of `gateway` and a verdict on each of `sources` (all of its routes, in any order)."""
     drafts = sorted((_draft(namespace, gateway, source) for source in sources), key=lambda draft: draft.rank)
+    done = _pass(namespace, gateway, drafts)
+    # A route that is served as it is now stays so in the next pass, be it as what was last accepted: hence no more
+    # passes than routes. There is mostly one, and one more where something is refused.
+    for _ in drafts:
+        if not done.may_change:
+            break
+        before, done = done, _pass(namespace, gateway, _again(done))
+        if done.files == before.files:
+            break
+    _tell_unknown_models(done.served)
+    return Compilation(done.index.revision, done.files, _verdicts(done))
+
+
+def _pass(namespace: str, gateway: str, drafts: Sequence[Draft]) -> _Pass:
     room = c.CONFIGMAP_MAX_BYTES - len(c.encode(c.index_of(namespace, gateway, ())))
     while True:
         refuse_bad_fallbacks(drafts)
@@ -82,9 +117,21 @@ def compile_gateway(namespace: str, gateway: str, sources: Iterable[RouteSource]
         if not _refuse_what_does_not_fit(settled, room) and not look_again(drafts):
             break
     served = _within_size(settled, room)
-    _tell_unknown_models(served)
     index, files = c.gateway_files(namespace, gateway, [(one.route, one.data) for one in served])
-    return Compilation(index.revision, files, _verdicts(drafts, settled, served))
+    return _Pass(drafts, settled, served, index, files)
+
+
+def _again(done: _Pass) -> list[Draft]:
+    """The same drafts, with what is accepted now as what was last accepted."""
+    served = {one.draft.name: one.route for one in done.served if not one.draft.refusals}
+    return [
+        Draft(
+            replace(draft.source, last_accepted=served.get(draft.name, draft.source.last_accepted)),
+            draft.fresh,
+            [] if draft.fresh is not None else draft.refusals,
+        )
+        for draft in done.drafts
+    ]
 
 
 def _draft(namespace: str, gateway: str, source: RouteSource) -> Draft:
@@ -94,13 +141,11 @@ def _draft(namespace: str, gateway: str, source: RouteSource) -> Draft:
     return Draft(source, compile_route(namespace, gateway, source.name, source.generation, source.spec), [])
 
 
-def _verdicts(
-    drafts: Sequence[Draft], settled: Sequence[_Settled], served: Sequence[_Settled]
-) -> Mapping[str, Verdict]:
-    told = {one.draft.name: one.told for one in settled}
-    serving = {one.draft.name: one.route.generation for one in served}
+def _verdicts(done: _Pass) -> Mapping[str, Verdict]:
+    told = {one.draft.name: one.told for one in done.settled}
+    serving = {one.draft.name: one.route.generation for one in done.served}
     verdicts = {}
-    for draft in drafts:
+    for draft in done.drafts:
         problems = (*draft.refusals, *told.get(draft.name, ()))
         spec = draft.source.spec
         verdicts[draft.name] = Verdict(
@@ -138,7 +183,8 @@ def _settle_conflicts(drafts: Sequence[Draft]) -> list[_Settled]:
             default_owner = draft.name
         if told:
             route = msgspec.structs.replace(route, models=tuple(kept), default_upstream=default)
-        settled.append(_Settled(draft, route, told, c.encode(route)))
+        # Of a last accepted form nothing is told: its fields are not those that a person sees in the spec.
+        settled.append(_Settled(draft, route, [] if draft.refusals else told, c.encode(route)))
     return settled
 
 

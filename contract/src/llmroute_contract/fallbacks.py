@@ -30,17 +30,36 @@ def look_again(drafts: Sequence[Draft]) -> bool:
     Another route's refusal does that: it puts back its last accepted form, whose models were not looked for before.
     """
     find = ModelFinder(_names(draft.route for draft in drafts))
-    found = [
-        draft
-        for draft in drafts
-        if draft.fresh is not None and draft.refusals and not draft.looked_at_again
-        if all(problem.reason == "UnknownFallback" for problem in draft.refusals)
-        if not unknown_fallbacks(draft.fresh, find, {})
-    ]
+    found = [draft for draft in drafts if _may_look_again(draft) and _all_known_to(draft, find)]
     for draft in found:
         draft.looked_at_again = True
         draft.refusals.clear()
     return bool(found)
+
+
+def _may_look_again(draft: Draft) -> bool:
+    return (
+        not draft.looked_at_again
+        and bool(draft.refusals)
+        and all(problem.reason == "UnknownFallback" for problem in draft.refusals)
+    )
+
+
+def _all_known_to(draft: Draft, find: ModelFinder) -> bool:
+    """Whether no fallback would be unknown if the new generation stood in the place of the last accepted one."""
+    assert draft.fresh is not None
+    old, new = list(_names([draft.source.last_accepted])), list(_names([draft.fresh]))
+    _exchange(find, old, new)
+    known = not unknown_fallbacks(draft.fresh, find, {})
+    _exchange(find, new, old)
+    return known
+
+
+def _exchange(find: ModelFinder, out: Iterable[str], into: Iterable[str]) -> None:
+    for name in into:
+        find.add(name)
+    for name in out:
+        find.remove(name)
 
 
 # --- unknown
@@ -93,6 +112,8 @@ class _Step:
     field: str
     entry: str
     following: str
+    is_served: bool
+    """The draft was refused before: this is a step of its last accepted form."""
     was_accepted_before: bool
 
 
@@ -101,20 +122,28 @@ def _refuse_circles(drafts: Sequence[Draft]) -> bool:
     owners = owners_of(drafts)
     find = ModelFinder(owners)
     graph = fallback_graph({name: owned.model.fallbacks for name, owned in owners.items()}, find)
-    # Knots have no step in common, and there is mostly none: then a single walk over all routes was enough.
-    refused = [
-        _refuse_in_knot([step for entry in graph if entry in knot for step in _steps_within(knot, entry, owners, find)])
+    # There is mostly no knot: then a single walk over all routes was enough. Two knots may have a draft in common.
+    all_steps = [
+        [step for entry in graph if entry in knot for step in _steps_within(knot, entry, owners, find)]
         for knot in knots(graph)
     ]
+    refused = [_refuse_in_knot(steps) for steps in all_steps]
     return any(refused)
 
 
 def _steps_within(knot: Collection[str], entry: str, owners: Owners, find: ModelFinder) -> list[_Step]:
-    owned = owners[entry]
-    accepted = owned.draft.fallbacks_before.get(entry, ())
+    draft, place, model = owners[entry]
+    accepted = draft.fallbacks_before.get(entry, ())
     return [
-        _Step(owned.draft, f"spec.models[{owned.place}].fallbacks[{index}]", entry, following, fallback in accepted)
-        for index, fallback in enumerate(owned.model.fallbacks)
+        _Step(
+            draft=draft,
+            field=f"spec.models[{place}].fallbacks[{index}]",
+            entry=entry,
+            following=following,
+            is_served=bool(draft.refusals),
+            was_accepted_before=fallback in accepted,
+        )
+        for index, fallback in enumerate(model.fallbacks)
         if (following := find(fallback)) is not None and following in knot
     ]
 
@@ -128,26 +157,30 @@ def _refuse_in_knot(steps: Sequence[_Step]) -> bool:
     """
     laid = _Laid(steps)
     for step in steps:
-        if step.draft.refusals:
+        if step.is_served:
             laid.add(step)
+    open_steps = [step for step in steps if not step.is_served]
     refused = False
-    for before in (True, False):
-        for draft, theirs in _by_draft(step for step in steps if step.was_accepted_before is before):
-            if draft.refusals:
-                continue
-            for step in theirs:
-                laid.add(step)
-            circling = laid.on_a_circle(theirs)
-            if circling:
-                refused = True
-                draft.refusals += [
-                    cyclic_fallback(step.field, step.entry, step.following, laid.forwards)
-                    for step in circling[:CIRCLES_TOLD]
-                ]
-                if not before:  # else they are served still, by the last accepted form
-                    for step in reversed(theirs):
-                        laid.remove_last(step)
+    for draft, theirs in _by_draft(step for step in open_steps if step.was_accepted_before):
+        # They stay laid when the draft is refused, for its last accepted form has them too.
+        refused |= _lay(draft, theirs, laid)
+    for draft, theirs in _by_draft(step for step in open_steps if not step.was_accepted_before):
+        if not draft.refusals and _lay(draft, theirs, laid):
+            refused = True
+            for step in reversed(theirs):
+                laid.remove_last(step)
     return refused
+
+
+def _lay(draft: Draft, steps: Sequence[_Step], laid: "_Laid") -> bool:
+    """Lays `steps`. Whether the draft was refused for that: it was not yet, and a step closes a circle."""
+    for step in steps:
+        laid.add(step)
+    circling = [] if draft.refusals else laid.on_a_circle(steps)
+    draft.refusals += [
+        cyclic_fallback(step.field, step.entry, step.following, laid.forwards) for step in circling[:CIRCLES_TOLD]
+    ]
+    return bool(circling)
 
 
 def _by_draft(steps: Iterable[_Step]) -> list[tuple[Draft, list[_Step]]]:
