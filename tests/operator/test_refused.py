@@ -1,5 +1,6 @@
 """Routes that the API server takes and the controller does not: what is told, what is served, how it heals."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -117,6 +118,26 @@ def test_what_this_version_does_not_act_on_is_told(controller: ControllerProcess
     namespace.apply(route("chat", limits=[limit]))
     message = namespace.condition("chat", "Accepted", "True")
     assert "Not acted on: spec.limits[0].budget is not enforced by this version" in message
+
+
+def test_a_route_that_the_configmap_has_no_room_for_is_told_and_the_first_is_served(
+    controller: ControllerProcess, namespace: Namespace
+) -> None:
+    backups = [f"backup-{number}-{'x' * 180}" for number in range(16)]
+
+    def large(name: str, count: int) -> Document:
+        return route(name, *(model(f"{name}-{number}", *backups) for number in range(count)))
+
+    # Server-side: the annotation of a client-side apply has less room than the route needs.
+    for document in (route("backups", *backups), large("first", 240), large("second", 120)):
+        namespace.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(document))
+        namespace.wait(lambda: namespace.conditions(document["metadata"]["name"]), "the route to be looked at")  # noqa: B023 - waited for in this turn
+    message = namespace.condition("second", "Accepted", "False", "ConfigMapTooLarge")
+    assert "more than the ConfigMap of gateway 'default' has room for; split the route over several gateways" in message
+    namespace.programmed("first")
+    assert namespace.files() == {"gateway.json", "route.backups.json", "route.first.json"}
+    namespace.apply(route("second"))
+    namespace.programmed("second")
 
 
 def test_a_configmap_that_cannot_be_written_is_told(controller: ControllerProcess, namespace: Namespace) -> None:

@@ -116,6 +116,12 @@ def test_it_ends_cleanly_when_told_to(control_plane: ControlPlane, number: signa
         assert controller.said("ended")
 
 
+def test_it_ends_cleanly_when_told_to_before_it_has_begun(control_plane: ControlPlane) -> None:
+    with running_controller(control_plane) as controller:
+        controller.process.terminate()
+        assert controller.process.wait(timeout=40) == 0
+
+
 def test_without_a_way_to_the_api_server_it_says_so_in_one_line() -> None:
     for arguments in (["--kubeconfig", "/nowhere"], []):
         done = subprocess.run([str(COMMAND), "controller", *arguments], capture_output=True, text=True, timeout=60)

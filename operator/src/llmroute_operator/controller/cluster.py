@@ -6,7 +6,7 @@ answer, which 1,000 routes would pay for with seconds, and know no list of metad
 
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -123,7 +123,7 @@ class Cluster:
         try:
             response = await self._send("GET", _configmaps_path(namespace), query, None, _METADATA, None, timeout)
             async with response:
-                async for line in _lines(response.content):
+                async for line in _lines(response.content.iter_any()):
                     event = json.loads(line)
                     if event["type"] == "ERROR":
                         raise _refused(event["object"].get("code", 500), event["object"])
@@ -212,7 +212,7 @@ class Cluster:
             text = await response.read()
         if response.status == _UNAUTHORIZED:
             await self._reload_credentials()
-        raise _refused(response.status, _document(text))
+        raise _refused(response.status, _document(text) or {"message": text[:200].decode(errors="replace").strip()})
 
     async def _reload_credentials(self) -> None:
         """For the next try: a token in a file may have been renewed."""
@@ -260,10 +260,10 @@ def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """Whole lines of any length: aiohttp's own reading by lines refuses those above its buffer's size."""
     rest = b""
-    async for chunk in content.iter_any():
+    async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line:

@@ -10,6 +10,7 @@ events are posted, no peers sought, no CRDs or namespaces watched.
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import random
 import ssl
@@ -132,6 +133,7 @@ class _KopfThread:
         self._inside: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._logins = 0
+        self._is_wanted = True
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def start(self) -> None:
@@ -142,8 +144,10 @@ class _KopfThread:
         """Asks it to end, and waits for that a while."""
         if self.ended.done():
             return
+        self._is_wanted = False
         if self._inside is not None and self._stop is not None:
-            self._inside.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # its loop has just been closed
+                self._inside.call_soon_threadsafe(self._stop.set)
         await asyncio.wait([asyncio.wrap_future(self.ended)], timeout=STOP_SECONDS)
 
     # --- from here on in the thread
@@ -158,6 +162,8 @@ class _KopfThread:
     async def _operate(self) -> None:
         self._stop = asyncio.Event()
         self._inside = asyncio.get_running_loop()
+        if not self._is_wanted:  # told to end before it began
+            return
         await kopf.operator(
             registry=self._registry(),
             settings=_kopf_settings(),
