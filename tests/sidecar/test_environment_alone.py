@@ -1,7 +1,9 @@
 """The seed's way: a gateway from `GATEWAY_*` alone, and what it tells, name by name."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,6 +35,11 @@ def ask(gateway: GatewayProcess, model: str, key: str | None = "dev-key", **more
     return gateway.post({"model": model, "messages": [], **more}, key=key)
 
 
+def breaker(gateway: GatewayProcess, name: str) -> dict[str, Any]:
+    breakers: list[dict[str, Any]] = gateway.get("/v1/circuit-breakers").json()["circuit_breakers"]
+    return next(breaker for breaker in breakers if breaker["upstream"] == name)
+
+
 def test_the_defaults_and_what_they_tell(gateway: GatewayProcess) -> None:
     """One story, in order: each step's numbers go into the metrics that are read at its end."""
     first = ask(gateway, "mock")
@@ -48,11 +55,8 @@ def test_the_defaults_and_what_they_tell(gateway: GatewayProcess) -> None:
         answer = ask(gateway, "llama")
         assert answer.status_code == 200
         assert answer.headers["x-fallback-model"] == "spare"
-        states = {
-            breaker["upstream"]: breaker for breaker in gateway.get("/v1/circuit-breakers").json()["circuit_breakers"]
-        }
-        assert states["llama"]["state"] == ("closed" if number < 4 else "open")
-    assert 29 < states["llama"]["retry_after"] <= 30
+        assert breaker(gateway, "llama")["state"] == ("closed" if number < 4 else "open")
+    assert 29 < breaker(gateway, "llama")["retry_after"] <= 30
     alone = ask(gateway, "gpt-4o-mini")
     assert (alone.status_code, alone.json()["error"]["code"]) == (503, "circuit_open")
     assert 29 <= int(alone.headers["retry-after"]) <= 30
@@ -114,8 +118,6 @@ def test_a_log_line_has_the_seeds_fields(gateway: GatewayProcess) -> None:
 
 def test_keys_limit_and_timeout_are_taken_from_the_environment(tmp_path: Path) -> None:
     async def silent(*_: object) -> None:
-        import asyncio
-
         await asyncio.sleep(60)
 
     with providing(silent) as provider:

@@ -1,7 +1,9 @@
 """What failures of upstreams come to: fallbacks, breakers, rests, and what the client is told when nobody served."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +223,133 @@ def test_a_kept_connection_that_died_unseen_is_replaced(tmp_path: Path) -> None:
         for _ in range(30):
             assert gateway.post(HELLO).status_code == 200
         assert len(provider.requests) == 30
+
+
+def test_kept_connections_that_all_died_unseen_cost_no_call(tmp_path: Path) -> None:
+    """A provider that was restarted: the first try finds one dead, the second takes a new one, not the next dead."""
+    seen: set[int] = set()
+
+    async def once_a_connection(request: ProviderRequest, writer: asyncio.StreamWriter) -> None:
+        if request.connection in seen:
+            writer.transport.abort()
+            return
+        seen.add(request.connection)
+        while len(seen) < 5:  # until five are open at once
+            await asyncio.sleep(0.005)
+        writer.write(response(200, completion()))
+
+    with providing(once_a_connection) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
+        with ThreadPoolExecutor(5) as threads:
+            answers = list(threads.map(gateway.post, [HELLO] * 5))
+        assert [answer.status_code for answer in answers] == [200] * 5
+        assert provider.connections == 5
+        assert [gateway.post(HELLO).status_code for _ in range(3)] == [200] * 3
+
+
+def test_all_attempts_of_an_upstream_end_with_its_request_timeout(tmp_path: Path) -> None:
+    async def drips(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD)
+        while True:
+            writer.write(chunk(b": ping\n\n"))
+            await asyncio.sleep(0.02)
+
+    with providing(drips) as provider:
+        chat = spec(provider.url)
+        chat["upstreams"][0]["timeouts"] = {"firstToken": "60s", "idle": "60s", "request": "300ms"}
+        with running(tmp_path, {"chat": chat}) as gateway:
+            for streamed in (False, True):
+                answer = gateway.post({**HELLO, "stream": streamed})
+                assert answer.status_code == 502
+                assert answer.json()["error"]["attempts"][0]["reason"] == "request_timeout"
+
+
+def test_pings_do_not_put_off_the_first_token(tmp_path: Path) -> None:
+    async def pings(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD)
+        while True:
+            writer.write(chunk(b": ping\n\n"))
+            await asyncio.sleep(0.02)
+
+    with (
+        providing(pings) as bad,
+        providing() as good,
+        running(tmp_path, {"chat": route(bad.url, good.url)}) as gateway,
+    ):
+        answer = gateway.post({**HELLO, "stream": True})
+        assert answer.headers["x-fallback-model"] == "spare"
+        alone = gateway.post({"model": "alone", "stream": True})
+        assert alone.json()["error"]["attempts"][0]["reason"] == "first_token_timeout"
+
+
+def test_a_large_body_for_an_upstream_that_does_not_read_is_given_up(tmp_path: Path) -> None:
+    """And then let go, each time: not at some later garbage collection."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf, providing() as good:
+        chat = route(f"http://127.0.0.1:{deaf.getsockname()[1]}", good.url, breaker={"maxFailures": 100})
+        with running(tmp_path, {"chat": chat}) as gateway:
+            large = {**HELLO, "user": "x" * (16 * 1024 * 1024)}
+            assert gateway.post(large).headers["x-fallback-model"] == "spare"
+            before = gateway.memory_kib()
+            for _ in range(8):
+                assert gateway.post(large).headers["x-fallback-model"] == "spare"
+            assert gateway.memory_kib() - before < 64 * 1024
+            assert len(good.requests[-1].body) > 16 * 1024 * 1024
+
+
+def test_what_an_upstream_asks_for_is_handed_on_when_the_gateway_gives_up(tmp_path: Path) -> None:
+    with providing(answers(response(429, b"{}", "retry-after-ms: 2500"))) as bad, providing() as good:
+        chat = route(bad.url, good.url)
+        chat["models"] += [{"name": "broken-too", "targets": [{"upstream": "down"}, {"upstream": "bad"}]}]
+        chat["upstreams"] += [upstream("down", "http://127.0.0.1:1")]
+        with running(tmp_path, {"chat": chat}) as gateway:
+            mixed = gateway.post({"model": "broken-too"})
+            assert mixed.status_code == 502
+            assert mixed.headers["retry-after"] == "3"
+            assert mixed.headers["x-should-retry"] == "false"
+            assert [attempt["reason"] for attempt in mixed.json()["error"]["attempts"]] == [
+                "connect_failed",
+                "throttled",
+            ]
+
+
+def test_a_first_throttling_of_all_there_is_says_when_a_retry_is_worth_it(tmp_path: Path) -> None:
+    with (
+        providing(answers(response(429, b"{}", "retry-after: 7"))) as bad,
+        running(tmp_path, {"chat": spec(bad.url)}) as gateway,
+    ):
+        throttled = gateway.post(HELLO)
+        assert (throttled.status_code, throttled.headers["retry-after"]) == (502, "7")
+        assert "x-should-retry" not in throttled.headers
+
+
+def test_an_upstreams_own_limit_passes_it_over_and_is_used_up_by_attempts_alone(tmp_path: Path) -> None:
+    outcomes = iter([200, 500])
+
+    async def sometimes(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(next(outcomes), completion()))
+
+    with providing(sometimes) as limited, providing() as good:
+        chat = route(limited.url, good.url, breaker={"maxFailures": 1, "reset": "100ms"})
+        chat["limits"] = [
+            {"name": "three", "per": "Upstream", "requests": 3, "window": "1h"},
+            {"name": "many", "per": "Client", "requests": 100, "window": "1h"},
+        ]
+        with running(tmp_path, {"chat": chat}) as gateway:
+            first = gateway.post({"model": "alone"})
+            assert first.status_code == 200
+            assert first.headers["x-ratelimit-limit-requests"] == "100"  # the client's own limit, not the upstream's
+            assert gateway.post({"model": "alone"}).status_code == 502  # opens the breaker
+            for _ in range(5):
+                gateway.post({"model": "alone"})  # shut out: uses up nothing
+            outcomes = iter([200])
+            wait_until(lambda: gateway.post({"model": "alone"}).status_code == 200, "the probe after the reset")
+            refused = gateway.post({"model": "alone"})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+            assert refused.headers["x-llmroute-limit"] == "three"
+            assert refused.headers["x-ratelimit-limit-requests"] == "3"
+            assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+            assert 0 < int(refused.headers["retry-after"]) <= 3600
+            assert gateway.post(HELLO).headers["x-fallback-model"] == "spare"
+            assert len(limited.requests) == 3
 
 
 def test_retries_are_made_as_the_model_says(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_slow_client_holds_back_the_upstream_not_memory(tmp_path: Path) -> Non
             read_until(connection, b"[DONE]")
 
 
-@pytest.mark.parametrize("ending", ["closed", "malformed"])
+@pytest.mark.parametrize("ending", ["closed", "malformed", "inside an event"])
 def test_a_stream_that_breaks_off_ends_with_an_error_event_and_without_done(tmp_path: Path, ending: str) -> None:
     async def broken(_: ProviderRequest, writer: asyncio.StreamWriter) -> None:
         writer.write(STREAM_HEAD + chunk(event("one")))
@@ -158,6 +158,9 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event_and_without_done(tmp_
             writer.write(b"zz\r\n")
             await writer.drain()
         else:
+            if ending == "inside an event":
+                writer.write(chunk(event("two")[:-20]))
+                await writer.drain()
             writer.close()
 
     with providing(broken) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
@@ -165,11 +168,39 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event_and_without_done(tmp_
         assert answer.status_code == 200
         assert "one" in answer.text
         assert "[DONE]" not in answer.text
-        last = answer.text.strip().splitlines()[-1]
-        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "upstream_failed"
+        *words, last = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
+        assert [word["choices"][0]["delta"]["content"] for word in words] == ["one"]
+        assert last["error"]["code"] == "upstream_failed"
         assert gateway.metric("llmroute_streams_truncated_total") == 1
         breaker = gateway.get("/v1/circuit-breakers").json()["circuit_breakers"][0]
         assert breaker["consecutive_failures"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "first", "name", "code"),
+    [
+        ("/v1/messages", "content_block_delta", b"event: error\n", None),
+        ("/v1/responses", "response.output_text.delta", b"event: error\n", "upstream_failed"),
+        ("/v1/completions", "x", b"data: ", "upstream_failed"),
+    ],
+)
+def test_the_error_event_is_in_the_streams_own_protocol(
+    tmp_path: Path, path: str, first: str, name: bytes, code: str | None
+) -> None:
+    begun = b'event: %b\ndata: {"type":"%b"}\n\n' % (first.encode(), first.encode())
+
+    async def broken(_: ProviderRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + chunk(begun))
+        await writer.drain()
+        writer.close()
+
+    with providing(broken) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
+        answer = gateway.post(STREAM, path=path)
+        assert answer.content.startswith(begun + name)
+        last = json.loads(answer.text.strip().splitlines()[-1].removeprefix("data: "))
+        assert last["error"]["message"] == "the upstream broke off before the answer was complete"
+        assert last.get("type", "error") == "error"
+        assert last["error"].get("code") == code
 
 
 def test_a_stream_that_falls_silent_is_ended(tmp_path: Path) -> None:

@@ -128,13 +128,15 @@ class Connection(asyncio.Protocol):
         self.write_paused = False
         self._leave_all(_CLIENT_LEFT)
         self._turn = None
+        del self._parser  # it refers to this object: without a cycle memory is freed at once, not by a collection
 
     def _leave_all(self, status: int) -> None:
         """Nobody is there any more for what was not answered: its work is cancelled."""
         for turn in self._queue:
             turn.answered = True
-            if turn.task is not None and not turn.task.done():
-                turn.task.cancel()
+            task, turn.task = turn.task, None
+            if task is not None:
+                task.cancel()  # it keeps its last exception, and with it all frames: nothing of theirs may refer to it
             self._closed(turn, status)
         self._queue.clear()
 

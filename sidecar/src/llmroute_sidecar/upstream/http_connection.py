@@ -27,7 +27,8 @@ class HttpConnection(asyncio.Protocol):
         self._in_exchange = False
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[str | None] | None = None
+        """Resolved with None by news, with why by a timer."""
         self._sink: Sink | None = None
         self._failure: BrokenReason | None = None
         self._answered = False
@@ -118,7 +119,7 @@ class HttpConnection(asyncio.Protocol):
         if now >= quiet_until:
             raise UpstreamBroken("idle_timeout")
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_at(min(quiet_until, deadline), _set_result, waiter)
+        timer = self._loop.call_at(min(quiet_until, deadline), _set_result, waiter, "silence")
         try:
             await waiter
         finally:
@@ -127,12 +128,16 @@ class HttpConnection(asyncio.Protocol):
 
     async def _wait(self, deadline: float, reason: BrokenReason) -> None:
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_at(deadline, _set_exception, waiter, reason)
+        timer = self._loop.call_at(deadline, _set_result, waiter, "deadline")
         try:
-            await waiter
+            over = await waiter
         finally:
             timer.cancel()
             self._waiter = None
+        # Raised here, not set on the future: an exception that its own frame refers to keeps the request's body in
+        # memory until the next full collection.
+        if over is not None:
+            raise UpstreamBroken(reason)
 
     def release(self) -> None:
         self._end()
@@ -281,11 +286,6 @@ class HttpConnection(asyncio.Protocol):
         self._wake()
 
 
-def _set_result(waiter: "asyncio.Future[None]") -> None:
+def _set_result(waiter: "asyncio.Future[str | None]", why: str) -> None:
     if not waiter.done():
-        waiter.set_result(None)
-
-
-def _set_exception(waiter: "asyncio.Future[None]", reason: BrokenReason) -> None:
-    if not waiter.done():
-        waiter.set_exception(UpstreamBroken(reason))
+        waiter.set_result(why)
