@@ -5,19 +5,22 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from bench import __doc__ as about
 from bench import load, machine, profile, provision, report, rounds
-from bench.contenders import Absent, Contender
+from bench.contenders import Absent, Contender, Effort
 from bench.contenders.envoy import Envoy
+from bench.contenders.litellm import LiteLlm
 from bench.contenders.llmroute import Llmroute
 from bench.contenders.nginx import Nginx
+from bench.contenders.portkey import Portkey
 from bench.provision import say
 from tools import debian
 
-NAMES = ("nginx", "envoy", "llmroute")
+NAMES = ("nginx", "envoy", "portkey", "litellm", "llmroute")
 
 
 def main() -> int:
@@ -28,24 +31,27 @@ def main() -> int:
     except machine.TooFewCores as error:
         say(str(error))
         return 1
-    wanted = arguments.only or list(NAMES)
+    wanted = [name for name in NAMES if name in (arguments.only or NAMES)]
     debian.install({"wrk": "wrk"} | ({"nginx": "nginx-light"} if "nginx" in wanted else {}), "bench")
     if debian.find("wrk") is None:
         say("nothing can be measured without wrk")
         return 1
-    environment = provision.environment() if "envoy" in wanted or arguments.profile else None
-    known: dict[str, Contender] = {
-        "nginx": Nginx(),
-        "envoy": Envoy(environment),
-        "llmroute": Llmroute(arguments.gateway),
+    made: dict[str, Callable[[], Contender]] = {
+        "nginx": Nginx,
+        "envoy": lambda: Envoy(provision.tools()),
+        "portkey": lambda: Portkey(provision.portkey()),
+        "litellm": lambda: LiteLlm(provision.litellm()),
+        "llmroute": lambda: Llmroute(arguments.gateway or _gateway()),
     }
+    contenders: list[Contender] = []
     versions: dict[str, str] = {}
     for name in wanted:
+        contender = made[name]()
         try:
-            versions[name] = known[name].version()
+            versions[name] = contender.version()
+            contenders.append(contender)
         except Absent as error:
             say(f"{name} IS LEFT OUT: {error}")
-    contenders = [known[name] for name in versions]
 
     machine.raise_file_limit()
     facts = (
@@ -60,32 +66,54 @@ def main() -> int:
     visits = rounds.run(contenders, plan, cores)
     took = time.monotonic() - began
 
-    told = report.caveats(visits, busy_before)
+    efforts = {one.name: text for one in contenders if (text := _less(one, plan))}
+    caveats = report.caveats(visits, busy_before, efforts)
     found = report.medians(visits)
-    print(f"# Benchmark: medians of {len({visit.round for visit in visits})} rounds, {took:.0f} s\n")
-    print(", ".join(f"{key} {value}" for key, value in facts.items()) + "\n")
-    for name, version in versions.items():
-        print(f"- {name} {version}: {known[name].setup}")
-    print("\n" + report.table(found, plan) + "\n")
-    if report.OURS in found:
-        print("Bars (for the reader; nothing fails on them):\n" + report.bars(found) + "\n")
-    for line in told:
-        print(f"CAVEAT: {line}")
-    say(f"all samples: {report.write(arguments.out, visits, facts, versions, told)}")
+    told = {one.name: f"{versions[one.name]}: {one.setup}" for one in contenders}
+    rounds_done = len({visit.round for visit in visits})
+    text = report.section(found, plan, facts, told, caveats, rounds_done)
+    print(f"# Benchmark, {took:.0f} s\n\n{text}\n")
+    if arguments.markdown:
+        report.put_between_marks(arguments.markdown, text)
+        say(f"written into {arguments.markdown}")
+    say(f"all samples: {report.write(arguments.out, visits, facts, versions, caveats)}")
     if arguments.profile and report.OURS in found:
-        profile.profile(known[report.OURS], environment, cores, arguments.out)
+        profile.profile(contenders[-1], provision.tools(), cores, arguments.out)
     return 0
+
+
+def _gateway() -> Path:
+    """In the environment that is like the image's; where it cannot be made, in the one that measures."""
+    environment = provision.gateway()
+    return (environment / "bin" if environment else Path(sys.executable).parent) / "llmroute"
+
+
+def _less(contender: Contender, plan: rounds.Plan) -> str:
+    """What it was asked less of than the rest, for the reader."""
+    effort, usual = contender.effort, Effort()
+    said = []
+    if effort.slow:
+        said.append(f"{plan.slow_rounds} of {plan.rounds} rounds, of {plan.slow_load_seconds:g} s a load")
+    if effort.connections != usual.connections:
+        said.append(f"{effort.connections} connections, not {usual.connections}")
+    if effort.streams != usual.streams:
+        said.append(f"{effort.streams} streams at full speed, not {usual.streams}")
+    if effort.paced_streams is not None and effort.paced_streams < plan.pace.streams:
+        said.append(
+            f"{effort.paced_streams} paced streams, not {plan.pace.streams:,}: it cannot carry more at that pace"
+        )
+    return "; ".join(said)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: below 90 s in all")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: below 150 s in all")
     parser.add_argument("--only", action="append", choices=NAMES, help="just this contender (may be given again)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", help="where bench.json goes")
-    program = Path(sys.executable).parent / "llmroute"
-    parser.add_argument("--gateway", type=Path, default=program, help="the llmroute to measure (%(default)s)")
+    parser.add_argument("--markdown", type=Path, help="a page that gets the report between its two marks, too")
+    parser.add_argument("--gateway", type=Path, help="the llmroute to measure (default: one on Debian's Python)")
     parser.add_argument("--profile", action="store_true", help="afterwards, py-spy on the gateway under load")
     return parser.parse_args()
 

@@ -4,8 +4,10 @@ import http.client
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.contenders import CLIENT_KEY, MODEL
 from bench.upstream import COMPLETION_BODY, STAMP
@@ -24,10 +26,25 @@ class Failed(Exception):
     """The load could not be put on, or what came back is no measurement."""
 
 
-def streaming(chunks: int, gap_ms: float = 0) -> str:
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and how somebody is asked."""
+
+    port: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Beside the client's key."""
+
+    def request(self, body: str) -> bytes:
+        """As on the wire, for clients that speak HTTP themselves."""
+        lines = [f"POST {PATH} HTTP/1.1", f"host: 127.0.0.1:{self.port}", f"authorization: Bearer {CLIENT_KEY}"]
+        lines += ["content-type: application/json", f"content-length: {len(body.encode())}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+def streaming(chunks: int, gap_ms: int = 0) -> str:
     """The body that asks the stand-in for a stream (`upstream.py` says how it is read)."""
-    asked = {"model": MODEL, "messages": _MESSAGES, "max_tokens": chunks, "stream": True}
-    return json.dumps({**asked, "metadata": {"gap_ms": f"{gap_ms:g}"}})
+    return json.dumps({"model": MODEL, "messages": _MESSAGES, "max_tokens": chunks, "stream": True, "seed": gap_ms})
 
 
 def program_version() -> dict[str, str]:
@@ -40,19 +57,34 @@ def program_version() -> dict[str, str]:
     return {"wrk": words[1]} if len(words) > 1 else {}
 
 
-def check(port: int) -> None:
-    """Asks once for each kind of answer. Raises Failed where it is not the stand-in's: a fast error is no contender."""
-    status, body = _post(port, PLAIN)
-    if status != 200 or body != COMPLETION_BODY:
+def check(endpoint: Endpoint, transparent: bool) -> None:
+    """Asks once for each kind of answer. Raises Failed where it is not the stand-in's: a fast error is no contender.
+
+    From one that is not transparent the answer must say the same, in whatever bytes.
+    """
+    status, body = _post(endpoint, PLAIN)
+    same = body == COMPLETION_BODY if transparent else _said(body) == _said(COMPLETION_BODY)
+    if status != 200 or not same:
         raise Failed(f"it does not hand on the provider's answer, but {status} {body[:200]!r}")
-    status, body = _post(port, streaming(chunks=5))
+    status, body = _post(endpoint, streaming(chunks=5))
     if status != 200 or body.count(STAMP) < 5 or not body.endswith(b"data: [DONE]\n\n"):
         raise Failed(f"it does not hand on the provider's stream, but {status} {body[-200:]!r}")
 
 
-def _post(port: int, body: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {"content-type": "application/json", "authorization": f"Bearer {CLIENT_KEY}"}
+def _said(body: bytes) -> Any:
+    """What an application reads of an answer."""
+    try:
+        answer = json.loads(body)
+        choice = answer["choices"][0]
+        said = choice["message"]["role"], choice["message"]["content"], choice["finish_reason"]
+        return answer["id"], said, answer["usage"]["total_tokens"]
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _post(endpoint: Endpoint, body: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=10)
+    headers = {"content-type": "application/json", "authorization": f"Bearer {CLIENT_KEY}", **endpoint.headers}
     try:
         connection.request("POST", PATH, body, headers)
         answer = connection.getresponse()
@@ -74,17 +106,18 @@ class Load:
     p99_us: float
 
 
-def wrk(port: int, connections: int, seconds: float, body: str) -> Load:
+def wrk(endpoint: Endpoint, connections: int, seconds: float, body: str) -> Load:
     """Raises Failed where wrk does, or where nothing but errors came back."""
     program = find("wrk")
     if program is None:
         raise Failed("wrk is not installed")
+    headers = "\n".join(f"{name}: {value}" for name, value in endpoint.headers.items())
     done = subprocess.run(
         [
             *(program, "--threads", "1", "--connections", str(connections), "--duration", f"{max(round(seconds), 1)}s"),
-            *("--timeout", "5s", "--script", str(_SCRIPT), f"http://127.0.0.1:{port}{PATH}"),
+            *("--timeout", "5s", "--script", str(_SCRIPT), f"http://127.0.0.1:{endpoint.port}{PATH}"),
         ],
-        env={**os.environ, "BENCH_BODY": body, "BENCH_KEY": CLIENT_KEY},
+        env={**os.environ, "BENCH_BODY": body, "BENCH_KEY": CLIENT_KEY, "BENCH_HEADERS": headers},
         capture_output=True,
         text=True,
         timeout=seconds + 20,

@@ -41,8 +41,11 @@ class Child:
 
 
 @contextmanager
-def running(command: Sequence[str], core: int, errors: Path, env: Mapping[str, str] | None = None) -> Iterator[Child]:
-    """The command on one core, stdout to /dev/null, stderr to a file; its process tree is ended on leaving."""
+def running(command: Sequence[str], core: int, errors: Path, environment: Mapping[str, str]) -> Iterator[Child]:
+    """The command on one core, stdout to /dev/null, stderr to a file; its process tree is ended on leaving.
+
+    Of this process's environment it gets nothing but PATH.
+    """
     with errors.open("wb") as stderr:
         started = time.monotonic()
         popen = subprocess.Popen(
@@ -50,7 +53,7 @@ def running(command: Sequence[str], core: int, errors: Path, env: Mapping[str, s
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            env={**os.environ, **(env or {})},
+            env={"PATH": os.environ.get("PATH", os.defpath), **environment},
             start_new_session=True,  # Ctrl-C reaches the benchmark alone, which then ends its own
         )
     child = Child(popen, started, errors)

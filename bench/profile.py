@@ -7,7 +7,7 @@ from pathlib import Path
 from bench import load, machine
 from bench.contenders import Contender
 from bench.provision import say
-from bench.rounds import CHUNKS, CONNECTIONS, serving, standing_in
+from bench.rounds import CHUNKS, serving, standing_in
 
 _SECONDS = 6
 _TOP = 25
@@ -21,10 +21,10 @@ def profile(contender: Contender, environment: Path | None, cores: machine.Cores
     if program is None or not program.is_file():
         say("NO PROFILE: py-spy is not installed (requirements/bench.txt)")
         return
-    with standing_in(cores) as upstream, serving(contender, upstream, cores) as (child, port, _):
+    with standing_in(cores) as upstream, serving(contender.prepare, contender.name, upstream, cores) as served:
         for kind, body in (("plain", load.PLAIN), ("streams", load.streaming(CHUNKS))):
             file = out / f"profile-{kind}.txt"
-            record = ["record", "--pid", str(child.pid), "--duration", str(_SECONDS - 2), "--rate", "250"]
+            record = ["record", "--pid", str(served.child.pid), "--duration", str(_SECONDS - 2), "--rate", "250"]
             spy = subprocess.Popen(
                 [str(program), *record, "--format", "raw", "--output", str(file)],
                 stdout=subprocess.DEVNULL,
@@ -32,7 +32,7 @@ def profile(contender: Contender, environment: Path | None, cores: machine.Cores
                 text=True,
             )
             try:
-                load.wrk(port, CONNECTIONS, _SECONDS, body)
+                load.wrk(served.endpoint, contender.effort.connections, _SECONDS, body)
                 _, errors = spy.communicate(timeout=30)
             finally:
                 if spy.poll() is None:

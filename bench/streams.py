@@ -15,8 +15,7 @@ from typing import cast
 
 import uvloop
 
-from bench.contenders import CLIENT_KEY
-from bench.load import PATH, Failed, streaming
+from bench.load import Endpoint, Failed, streaming
 from bench.upstream import STAMP, STAMP_DIGITS
 
 _STAMP_BYTES = len(STAMP) + STAMP_DIGITS
@@ -28,7 +27,7 @@ _GRACE_SECONDS = 10.0
 class Pace:
     streams: int
     chunks: int
-    gap_ms: float
+    gap_ms: int
     ramp_seconds: float
 
     @property
@@ -105,7 +104,7 @@ class _Reading(asyncio.Protocol):
             self._over.set_result(None)
 
 
-def paced(port: int, pace: Pace, watch: Callable[[], None]) -> Paced:
+def paced(endpoint: Endpoint, pace: Pace, watch: Callable[[], None]) -> Paced:
     """Opens the streams, calls `watch` four times a second, waits for all to end.
 
     Raises Failed where none gave a chunk.
@@ -113,18 +112,14 @@ def paced(port: int, pace: Pace, watch: Callable[[], None]) -> Paced:
     gc.collect()
     gc.disable()  # a collection of ours would show as a contender's latency
     try:
-        return uvloop.run(_paced(port, pace, watch))
+        return uvloop.run(_paced(endpoint, pace, watch))
     finally:
         gc.enable()
 
 
-async def _paced(port: int, pace: Pace, watch: Callable[[], None]) -> Paced:
+async def _paced(endpoint: Endpoint, pace: Pace, watch: Callable[[], None]) -> Paced:
     loop = asyncio.get_running_loop()
-    body = streaming(pace.chunks, pace.gap_ms).encode()
-    request = (
-        f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {CLIENT_KEY}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    request = endpoint.request(streaming(pace.chunks, pace.gap_ms))
     tally = _Tally()
     started = time.monotonic()
     watching = asyncio.create_task(_watch(watch))
@@ -133,7 +128,7 @@ async def _paced(port: int, pace: Pace, watch: Callable[[], None]) -> Paced:
         wait = started + pace.ramp_seconds * index / pace.streams - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
-        tasks.append(loop.create_task(_stream(port, request, pace.chunks, tally)))
+        tasks.append(loop.create_task(_stream(endpoint.port, request, pace.chunks, tally)))
     await asyncio.wait(tasks, timeout=pace.stream_seconds + _GRACE_SECONDS)
     seconds = time.monotonic() - started
     for task in (*tasks, watching):

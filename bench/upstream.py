@@ -1,9 +1,10 @@
 """The provider's stand-in: the same one behind every contender, `python -m bench.upstream PORT`.
 
 Owns what an answer looks like: a fixed JSON completion, or a paced server-sent event stream. The request's own body
-says which: `"stream": true`, then `max_tokens` is the number of chunks and `metadata.gap_ms` the pause between them, so
-that a contender need pass nothing on but the body. Each chunk carries the instant of its sending (CLOCK_MONOTONIC, in
-nanoseconds), from which `streams.py` on the same machine reads how long it was under way.
+says which: `"stream": true`, then `max_tokens` is the number of chunks and `seed` the milliseconds between them, so
+that a contender need pass nothing on but the body, and of that what any gateway passes on (LiteLLM keeps `metadata`).
+Each chunk carries the instant of its sending (CLOCK_MONOTONIC, in nanoseconds), from which `streams.py` on the same
+machine reads how long it was under way.
 It is no web server: it trusts its peer, wants a Content-Length, and is as cheap as asyncio's protocols allow.
 """
 
@@ -144,7 +145,7 @@ class Answering(asyncio.Protocol):
             self._transport.write(COMPLETION)
             return
         self._chunks_left = int(asked.get("max_tokens", 16))
-        self._gap = float(asked.get("metadata", {}).get("gap_ms", 0)) / 1000
+        self._gap = asked.get("seed", 0) / 1000
         self._transport.write(STREAM_HEAD)
         self._send_chunk()
 

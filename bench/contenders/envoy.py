@@ -1,19 +1,23 @@
-"""Envoy with what comes nearest to a gateway's policy: local rate limit, outlier detection, a JSON access log."""
+"""Envoy with what comes nearest to a gateway's policy: local rate limit, outlier detection, a JSON access log.
 
+Its routes are in a file that it watches (RDS), which is how it takes a change while it runs.
+"""
+
+import itertools
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import CONNECTIONS_MAX, READY_PATH, Absent, Ports
+from bench.contenders import CONNECTIONS_MAX, READY_PATH, Absent, Contender, Ports, Setup
 
 _TYPE = "type.googleapis.com/envoy.extensions"
 _ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 
 
-class Envoy:
+class Envoy(Contender):
     name = "envoy"
-    setup = "local rate limit, outlier detection, stats, JSON access log"
+    setup = "local rate limit, outlier detection, stats, JSON access log; routes from a file it watches"
 
     def __init__(self, environment: Path | None) -> None:
         self._environment = environment
@@ -23,11 +27,23 @@ class Envoy:
         parts = done.stdout.strip().split("/")  # …version: <commit>/<version>/Clean/RELEASE/BoringSSL
         return parts[-4] if len(parts) >= 4 else done.stdout.strip()
 
-    def prepare(self, folder: Path, ports: Ports) -> list[str]:
+    def prepare(self, folder: Path, ports: Ports) -> Setup:
+        routes = folder / "routes.json"
+        timeouts = itertools.cycle(("600s", "601s"))
+
+        def write() -> None:
+            beside = folder / "routes.json.new"
+            beside.write_text(json.dumps(_routes(next(timeouts))))
+            beside.rename(routes)  # the only change that Envoy watches a file for
+
+        def change(_pid: int) -> None:
+            write()
+
+        write()
         config = folder / "envoy.json"
-        config.write_text(json.dumps(_config(ports), indent=1))
+        config.write_text(json.dumps(_config(ports, routes), indent=1))
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
-        return [self._program(), "-c", str(config), *options]
+        return Setup([self._program(), "-c", str(config), *options], change=change)
 
     def _program(self) -> str:
         if self._environment is None:
@@ -46,7 +62,7 @@ def _address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def _config(ports: Ports) -> dict[str, Any]:
+def _config(ports: Ports, routes: Path) -> dict[str, Any]:
     return {
         "admin": {"address": _address(ports.admin)},
         "static_resources": {
@@ -59,7 +75,7 @@ def _config(ports: Ports) -> dict[str, Any]:
                             "filters": [
                                 {
                                     "name": "envoy.filters.network.http_connection_manager",
-                                    "typed_config": _connection_manager(),
+                                    "typed_config": _connection_manager(routes),
                                 }
                             ]
                         }
@@ -71,7 +87,7 @@ def _config(ports: Ports) -> dict[str, Any]:
     }
 
 
-def _connection_manager() -> dict[str, Any]:
+def _connection_manager(routes: Path) -> dict[str, Any]:
     return {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "data",
@@ -97,18 +113,7 @@ def _connection_manager() -> dict[str, Any]:
                 },
             }
         ],
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [
-                        {"match": {"path": READY_PATH}, "direct_response": {"status": 200}},
-                        {"match": {"prefix": "/"}, "route": {"cluster": "provider", "timeout": "600s"}},
-                    ],
-                }
-            ]
-        },
+        "rds": {"route_config_name": "all", "config_source": {"path_config_source": {"path": str(routes)}}},
         "http_filters": [
             {
                 "name": "envoy.filters.http.local_ratelimit",
@@ -130,6 +135,19 @@ def _connection_manager() -> dict[str, Any]:
             },
         ],
     }
+
+
+def _routes(timeout: str) -> dict[str, Any]:
+    host = {
+        "name": "all",
+        "domains": ["*"],
+        "routes": [
+            {"match": {"path": READY_PATH}, "direct_response": {"status": 200}},
+            {"match": {"prefix": "/"}, "route": {"cluster": "provider", "timeout": timeout}},
+        ],
+    }
+    kind = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+    return {"resources": [{"@type": kind, "name": "all", "virtual_hosts": [host]}]}
 
 
 def _cluster(upstream_port: int) -> dict[str, Any]:

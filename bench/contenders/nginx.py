@@ -1,9 +1,12 @@
 """nginx as a plain proxy: kept connections, no log, no policy. What one core can do at most, the ceiling."""
 
+import itertools
+import os
+import signal
 import subprocess
 from pathlib import Path
 
-from bench.contenders import CONNECTIONS_MAX, READY_PATH, Absent, Ports
+from bench.contenders import CONNECTIONS_MAX, READY_PATH, Absent, Contender, Ports, Setup
 from tools.debian import find
 
 _CONFIG = """\
@@ -30,29 +33,44 @@ http {{
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_buffering off;  # or streams would wait for a buffer to fill; costs nothing measurable on small answers
-      proxy_read_timeout 600s;
+      proxy_read_timeout {timeout}s;
     }}
   }}
 }}
 """
 
 
-class Nginx:
+class Nginx(Contender):
     name = "nginx"
-    setup = "plain proxy, kept connections, no log"
+    setup = "plain proxy, kept connections, no log; reloaded by SIGHUP"
 
     def version(self) -> str:
         done = subprocess.run([_program(), "-v"], capture_output=True, text=True, timeout=10)
         return done.stderr.strip().rpartition("nginx/")[2]
 
-    def prepare(self, folder: Path, ports: Ports) -> list[str]:
+    def prepare(self, folder: Path, ports: Ports) -> Setup:
         config = folder / "nginx.conf"
-        config.write_text(
-            _CONFIG.format(
-                folder=folder, files=2 * CONNECTIONS_MAX, upstream=ports.upstream, data=ports.data, ready=READY_PATH
+        timeouts = itertools.cycle((600, 601))
+
+        def write() -> None:
+            config.write_text(
+                _CONFIG.format(
+                    folder=folder,
+                    files=2 * CONNECTIONS_MAX,
+                    upstream=ports.upstream,
+                    data=ports.data,
+                    ready=READY_PATH,
+                    timeout=next(timeouts),
+                )
             )
-        )
-        return [_program(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
+
+        def change(pid: int) -> None:
+            write()
+            os.kill(pid, signal.SIGHUP)
+
+        write()
+        command = [_program(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
+        return Setup(command, change=change)
 
 
 def _program() -> str:
