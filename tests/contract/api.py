@@ -1,5 +1,6 @@
 """The LLMRoute API of a real API server, spoken over HTTP: a call takes milliseconds, kubectl half a second."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def route_api(control_plane: ControlPlane) -> Iterator[RouteApi]:
     """In a namespace of its own."""
     with httpx.Client(
         base_url=control_plane.url,
-        verify=httpx.create_ssl_context(verify=str(control_plane.ca_file)),
+        verify=ssl.create_default_context(cafile=str(control_plane.ca_file)),
         headers={"authorization": f"Bearer {control_plane.admin_token}"},
         timeout=30,
     ) as client:

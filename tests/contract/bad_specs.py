@@ -391,3 +391,8 @@ BAD_SPECS: tuple[BadSpec, ...] = (
     *SCHEMES,
     *REFERENCES,
 )
+
+
+def told_in_conditions() -> tuple[BadSpec, ...]:
+    """The specs that the API server takes: the controller tells what is wrong, with `field` and `words`."""
+    return tuple(bad for bad in BAD_SPECS if bad.refused_by == "condition")

@@ -50,7 +50,7 @@ class Auth(Part):
         json_schema_extra=rules(
             cel(
                 "self.mode != 'Keys' || has(self.keysFrom)",
-                "keysFrom is required when mode is Keys",
+                "is required when mode is Keys",
                 field="keysFrom",
                 reason="FieldValueRequired",
             ),

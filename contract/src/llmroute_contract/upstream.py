@@ -138,10 +138,10 @@ Headers = Annotated[
 class Upstream(Part):
     model_config = ConfigDict(
         json_schema_extra=rules(
-            cel("!has(self.tls) || self.url.startsWith('https://')", "tls needs an https:// url", field="tls"),
+            cel("!has(self.tls) || self.url.startsWith('https://')", "needs an https:// url", field="tls"),
             cel(
                 "!has(self.credential) || !self.url.startsWith('mock://')",
-                "a mock:// upstream takes no credential",
+                "has no effect: a mock:// upstream takes no credential",
                 field="credential",
             ),
         )
@@ -170,7 +170,7 @@ class Upstream(Part):
     @model_validator(mode="after")
     def _fields_suit_the_scheme(self) -> Self:
         if self.tls is not None and not self.url.startswith("https://"):
-            raise WrongField("tls needs an https:// url", "tls")
+            raise WrongField("needs an https:// url", "tls")
         if self.credential is not None and self.url.startswith("mock://"):
-            raise WrongField("a mock:// upstream takes no credential", "credential")
+            raise WrongField("has no effect: a mock:// upstream takes no credential", "credential")
         return self
