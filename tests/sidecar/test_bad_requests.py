@@ -295,6 +295,7 @@ def test_a_broken_request_behind_a_good_one_takes_nothing_from_it(gateway: Gatew
     first = raw(b'{"model":"gpt"}').replace(b"connection: close\r\n", b"")
     answer = exchange(gateway, first + b"\x00\x01garbage\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 400 " in answer
 
 
 def test_a_broken_request_is_not_told_of_under_the_one_before_it(gateway: GatewayProcess) -> None:

@@ -165,6 +165,8 @@ def test_a_target_may_rename_the_model(gateway: GatewayProcess, provider: Provid
         b'{"model":"scarce","messages":[],"model":"gpt"}',
         b'{"m\\u006fdel":"scarce","messages":[],"model":"gpt"}',
         b'{"model":"gpt","m\\u006fdel":"gpt","messages":[]}',
+        b'{"model":"gpt","messages":[],"Model":"scarce"}',
+        b'{"MODEL":"scarce","model":"gpt","messages":[],"\\u004dodel":"scarce"}',
     ],
 )
 def test_a_model_that_could_be_read_in_two_ways_is_sent_on_in_one(

@@ -2,9 +2,9 @@
 renames it.
 
 The body is parsed once, skipping all other fields without building them, and goes on byte for byte. Where its
-top-level `model` could be read differently by another parser (a name that stands twice, or is spelled with escapes)
-the body is written anew with the one value that was checked, so that nobody is served a model which was not asked for
-here.
+top-level `model` could be read differently by another parser (a name that stands twice, or is spelled with escapes or
+capitals: Go's parser takes `Model` for `model`) the body is written anew with the one value that was checked, so that
+nobody is served a model which was not asked for here.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def read_fields(body: bytes) -> RequestFields | BadBody:
     model = fields.model
     if not model or len(model) > MODEL_MAX_LENGTH or not model.isprintable():
         return BadBody(f"model must be a text of 1 to {MODEL_MAX_LENGTH} printable characters", "model")
-    if body.count(b'"model"') != 1 or b"\\u" in body:
+    if body.lower().count(b'"model"') != 1 or b"\\u" in body:
         body = rename_model(body, model)
     return RequestFields(model, bool(fields.stream), body)
 
@@ -73,7 +73,10 @@ def _wrong_field(text: str) -> BadBody:
 
 
 def rename_model(body: bytes, model: str) -> bytes:
-    """The body with its top-level `model` replaced; the other fields' bytes stay as they are."""
+    """The body with its top-level `model` replaced, and no other that could be taken for it; the other fields' bytes
+    stay as they are."""
     fields = _decode_raw(body)
     fields["model"] = msgspec.Raw(_encode(model))
+    for name in [name for name in fields if name != "model" and name.lower() == "model"]:
+        del fields[name]
     return _encode(fields)

@@ -424,22 +424,21 @@ class Connection(asyncio.Protocol):
         if turn is None:  # broken before it began; what was parsed last is another request's
             turn = Turn(self)
             self._url, self._headers, self._read_here = b"", [], []
-        ahead = [other for other in self._queue if other is not turn]
-        if ahead:
-            if turn in self._queue:
-                self._queue.remove(turn)
-                self._closed(turn, 400)
-            ahead[-1].keep_alive = False  # the last answer of this connection
-            return
+        if turn not in self._queue:
+            self._queue.append(turn)
         if turn.call is None:
             turn.call = self._call("")
             self._handler.begin(turn.call)
             turn.opened = True
         if fault is not None:
             turn.call.exception = exception_text(fault)
-        answer = self._handler.refuse(turn.call, code, message)
+        if turn.refused is None:
+            turn.refused = self._handler.refuse(turn.call, code, message)
         turn.keep_alive = False
-        turn.whole(answer.status, answer.headers, answer.body)
+        turn.body = b""
+        turn.body_complete = True  # as far as it will ever be
+        if turn is self._queue[0]:
+            self._begin(turn)
 
     def _linger(self) -> None:
         """The answer is out while the client may still be sending: closing now would reset the connection and could
