@@ -105,10 +105,22 @@ def rss_bytes(root: int) -> int:
 
 
 def cpu_seconds(root: int) -> float:
-    """User and system time of the tree."""
+    """User and system time of the tree, of those that have ended and were waited for too."""
     return (
-        sum(sum(int(field) for field in fields[11:13]) for pid in tree(root) if (fields := _stat(pid))) * _TICK_SECONDS
+        sum(sum(int(field) for field in fields[11:15]) for pid in tree(root) if (fields := _stat(pid))) * _TICK_SECONDS
     )
+
+
+def kept_waiting_seconds(root: int) -> float:
+    """How long threads of the tree that could have run had to wait for their core, since they began."""
+    total = 0
+    for pid in tree(root):
+        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                total += int(task.read_text().split()[1])
+            except OSError:
+                continue
+    return total / 1e9
 
 
 def _stat(pid: int) -> list[str]:

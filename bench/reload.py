@@ -5,7 +5,7 @@ Owns what is measured then; how a change is made is the contender's (`Setup.chan
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -55,21 +55,28 @@ def changing(setup: Setup, child: process.Child) -> Iterator[list[int]]:
 
 
 def measure(
-    endpoint: Endpoint, setup: Setup, child: process.Child, plan: Reloads, effort: Effort, quiet_rps: float
+    endpoint: Endpoint,
+    setup: Setup,
+    child: process.Child,
+    plan: Reloads,
+    effort: Effort,
+    quiet: Mapping[str, float],
 ) -> dict[str, float]:
-    """`quiet_rps`: what this process did a moment ago without changes."""
+    """`quiet`: what this process did a moment ago without changes."""
     values: dict[str, float] = {}
-    quiet = probe(endpoint, plan.seconds)
-    _note(values, "quiet", quiet)
+    _probed(values, "quiet", endpoint, child, plan.seconds)
     before = setup.taken() if setup.taken else 0
     with changing(setup, child) as changes:
+        cpu = process.cpu_seconds(child.pid)
         many = load.wrk(endpoint, effort.connections, plan.seconds, load.PLAIN)
+        cpu = process.cpu_seconds(child.pid) - cpu
         one = load.wrk(endpoint, 1, plan.seconds, load.PLAIN)
-        probed = probe(endpoint, plan.seconds)
+        probed = _probed(values, "reload", endpoint, child, plan.seconds)
         paced = streams.paced(endpoint, plan.pace, lambda: None)
-    _note(values, "reload", probed)
     values["reload_rps"] = many.answers / many.seconds
-    values["reload_rps_share"] = values["reload_rps"] / quiet_rps
+    values["reload_rps_share"] = values["reload_rps"] / quiet["rps"]
+    values["reload_rps_per_cpu_second"] = many.answers / max(cpu, 1e-9)
+    values["reload_rps_per_cpu_share"] = values["reload_rps_per_cpu_second"] / quiet["rps_per_cpu_second"]
     values["reload_p50_us"], values["reload_p99_us"] = one.p50_us, one.p99_us
     values["reload_first_p50_ms"], values["reload_first_p99_ms"] = paced.first_ms
     values["reload_chunk_p50_ms"], values["reload_chunk_p99_ms"] = paced.chunk_ms
@@ -84,11 +91,10 @@ def measure(
 def measure_large(endpoint: Endpoint, setup: Setup, child: process.Child, plan: Reloads) -> dict[str, float]:
     """The prober alone: how long anybody waits when many models change at once."""
     values: dict[str, float] = {}
-    _note(values, "large_quiet", probe(endpoint, plan.seconds))
+    _probed(values, "large_quiet", endpoint, child, plan.seconds)
     before = setup.taken() if setup.taken else 0
     with changing(setup, child) as changes:
-        probed = probe(endpoint, plan.seconds)
-    _note(values, "large", probed)
+        probed = _probed(values, "large", endpoint, child, plan.seconds)
     values["large_errors"] = probed.errors
     values["large_changes"] = len(changes)
     if setup.taken:
@@ -105,9 +111,12 @@ def _settled(setup: Setup, wanted: int) -> int:
     return taken
 
 
-def _note(values: dict[str, float], name: str, probed: Probed) -> None:
+def _probed(values: dict[str, float], name: str, endpoint: Endpoint, child: process.Child, seconds: float) -> Probed:
+    waited = process.kept_waiting_seconds(child.pid)
+    probed = probe(endpoint, seconds)
+    values[f"{name}_waited"] = (process.kept_waiting_seconds(child.pid) - waited) / seconds
     values[f"{name}_probe_p50_ms"] = probed.p50_ms
     values[f"{name}_probe_p99_ms"] = probed.p99_ms
     values[f"{name}_longest_ms"] = probed.longest_ms
-    if name.endswith("quiet"):
-        values[f"{name}_errors"] = probed.errors
+    values[f"{name}_probe_errors"] = probed.errors
+    return probed

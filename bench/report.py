@@ -63,6 +63,8 @@ MEASURES = (
 RELOAD_MEASURES = (
     Measure("reload_rps", "requests/s, 32 connections", ",.0f", more_is_better=True),
     Measure("reload_rps_share", "— of what it was a moment before without changes", ".0%", ratio=False),
+    Measure("reload_rps_per_cpu_second", "— per second of its CPU", ",.0f", more_is_better=True),
+    Measure("reload_rps_per_cpu_share", "— of what that was without changes", ".0%", ratio=False),
     Measure("reload_p50_us", "added latency p50, 1 connection (µs)", ",.0f", less="p50_us"),
     Measure("reload_p99_us", "added latency p99, 1 connection (µs)", ",.0f", less="p99_us"),
     Measure("reload_chunk_p99_ms", "{reload_streams} paced streams: each chunk p99 (ms)", ".2f"),
@@ -155,14 +157,20 @@ def _ratios(found: Medians, peers: Sequence[str]) -> str:
     for measure in MEASURES:
         cells = [_ratio_cell(found, measure, peer) for peer in peers]
         if any(cells):
-            title = measure.title if not measure.title.startswith("—") else f"{_parent(measure)} {measure.title}"
-            lines.append("| " + " | ".join([title, "more" if measure.more_is_better else "less", *cells]) + " |")
+            lines.append(
+                "| " + " | ".join([_full_title(measure), "more" if measure.more_is_better else "less", *cells]) + " |"
+            )
     return "\n".join(lines)
 
 
-def _parent(measure: Measure) -> str:
+def _full_title(measure: Measure) -> str:
+    """Alone, without the row above that it is a part of."""
+    if not measure.title.startswith("—"):
+        return measure.title
     above = MEASURES[: MEASURES.index(measure)]
-    return next(other.title.split(",")[0] for other in reversed(above) if not other.title.startswith("—"))
+    return (
+        f"{next(one.title for one in reversed(above) if not one.title.startswith('—')).split(',')[0]} {measure.title}"
+    )
 
 
 def _cell(value: float | None, form: str) -> str:
@@ -222,7 +230,7 @@ def bars(found: Medians, plan: Plan) -> str:
     for peer in PEERS[:-1]:
         if peer in found:
             behind = [
-                f"{measure.title} ({ratio:.2f}x)"
+                f"{_full_title(measure)} ({ratio:.2f}x)"
                 for measure in MEASURES
                 if (ratio := _ratio(found, measure, peer)) and not (ratio > 1 if measure.more_is_better else ratio < 1)
             ]
@@ -243,11 +251,17 @@ def caveats(visits: Sequence[Visit], busy_before: float, efforts: Mapping[str, s
     if others > _NOISY:
         told.append(f"others took {others:.0%} of the contenders' core: these numbers are noise")
     for name, values in medians(visits).items():
+        seen = [visit.values for visit in visits if visit.contender == name]
         for key, what in (("busy", "requests/s"), ("stream_busy", "chunks/s")):
             if values.get(key, 1.0) < 0.95:
                 told.append(
                     f"{name} was {values[key]:.0%} busy at {what}: the rig or other work set the pace; read its CPU row"
                 )
+        waited = max(one.get(f"{kind}_waited", 0.0) for one in seen for kind in ("quiet", "reload", "large"))
+        if waited > _NOISY:
+            told.append(
+                f"{name} waited {waited:.0%} of the prober's time for its core: the longest waits are other work's"
+            )
         for kind, what in (("reload", "changes"), ("large", "changes of the large configuration")):
             made, taken = values.get(f"{kind}_changes", 0), values.get(f"{kind}_taken")
             if taken is not None and taken < 0.7 * made:

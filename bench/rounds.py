@@ -192,8 +192,7 @@ def _visit(
         if with_paced:
             _paced(visit, endpoint, replace(plan.pace, streams=_few(plan.pace.streams, effort.paced_streams)), child)
         if reloading and setup.change and number < plan.reload_rounds:
-            quiet = visit.values["rps"]
-            visit.values.update(reload.measure(endpoint, setup, child, plan.reloads, effort, quiet))
+            visit.values.update(reload.measure(endpoint, setup, child, plan.reloads, effort, visit.values))
         child.check()
     if reloading and number < plan.reload_rounds:
         visit.values.update(_large(contender, upstream, plan, cores))

@@ -64,6 +64,7 @@ def _address(port: int) -> dict[str, Any]:
 
 def _config(ports: Ports, routes: Path) -> dict[str, Any]:
     return {
+        "node": {"id": "bench", "cluster": "bench"},
         "admin": {"address": _address(ports.admin)},
         "static_resources": {
             "listeners": [
