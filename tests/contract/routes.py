@@ -64,7 +64,13 @@ def full_route(name: str = "chat", namespace: str = "shop") -> Document:
                 {"name": "slots", "per": "Gateway", "concurrency": 64, "scope": "Pod"},
                 {"name": "spend", "per": "Client", "budget": {"usd": "20", "period": "Day"}, "scope": "Gateway"},
             ],
-            "logging": {"sample": [{"status": "2xx", "rate": 0.1}, {"client": "web", "rate": 1}]},
+            "logging": {
+                "sample": [
+                    {"status": "2xx", "rate": 0.1},
+                    {"client": "web", "rate": 1},
+                    {"model": "llama*", "rate": 0.5},
+                ]
+            },
         },
     }
 

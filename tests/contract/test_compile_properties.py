@@ -191,7 +191,7 @@ def test_of_every_gateway(rule: Callable[[History], None]) -> None:
 
 @pytest.mark.usefixtures("configmap")
 def test_all_rules_hold_of_thousands_of_gateways() -> None:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(seed=st.integers(0, 2**64))
     def hold(seed: int) -> None:
         random = Random(seed)
