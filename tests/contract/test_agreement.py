@@ -20,6 +20,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.contract.api import Refusal, RouteApi, route_api
 from tests.contract.bad_specs import ABSENT, edited
 from tests.contract.routes import Document, full_route, spec_document
+from tests.contract.urls import any_url
 
 pytestmark = pytest.mark.cluster
 
@@ -124,40 +125,6 @@ def test_model_and_api_server_agree_on_instants(api: RouteApi, instant: str) -> 
 # --- URLs
 
 URL_BATCH = 64  # upstreams of one route: the API server judges each
-_BEGINNINGS = ("http://", "https://", "mock://", "litellm://", "HTTP://", "file://", "://", "")
-_HOSTS = ("a", "api.example.com", "127.0.0.1", "[::1]", "[fe80::1]", "[::ffff:1.2.3.4]", "[v1.a]", "xn--a", "-a", "a-")
-_PIECES = (
-    *_BEGINNINGS,
-    *_HOSTS,
-    *(
-        "/",
-        "//",
-        "/v1",
-        "/./",
-        "/..",
-        ".",
-        ":",
-        ":80",
-        ":0",
-        ":65535",
-        ":65536",
-        ":080",
-        ":+1",
-        "@",
-        "u:p@",
-        "#",
-        "%2f",
-    ),
-    *("?", "&", "=", "latency=1s", "tokens=5", "fail=0.1", "fail=2", "status=429", "status=200", "unknown=1"),
-    *(" ", "\t", "\n", "\\", "'", '"', "<", "{", "|", "^", "`", "~", "!", "$", "*", "(", ",", ";", "\x00", "\x7f", "é"),
-    *("%2f", "[", "]", "_", "x" * 60),
-)
-
-
-def _any_url(random: Random) -> str:
-    text = random.choice(_BEGINNINGS) + (random.choice(_HOSTS) if random.random() < 0.7 else "")
-    text += "".join(random.choice(_PIECES) for _ in range(random.randrange(5)))
-    return text if 8 <= len(text) <= 1024 else "https://a"
 
 
 def _taken_by_model(url: str) -> bool:
@@ -181,7 +148,7 @@ def _taken_by_api(api: RouteApi, urls: list[str]) -> list[bool]:
 @given(seed=st.integers(0, 2**64))
 def _urls_get_one_verdict(api: RouteApi, seed: int) -> None:
     random = Random(seed)
-    urls = [_any_url(random) for _ in range(URL_BATCH)]
+    urls = [any_url(random) for _ in range(URL_BATCH)]
     for url, taken in zip(urls, _taken_by_api(api, urls), strict=True):
         # That an address in brackets is none, a regular expression cannot see.
         assert taken == _taken_by_model(url) or (taken and "[" in url), url

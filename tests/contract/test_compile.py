@@ -329,7 +329,7 @@ def test_with_a_default_upstream_no_model_is_unknown() -> None:
 def test_fields_that_this_version_does_not_act_on_are_told() -> None:
     route = source(
         "chat",
-        [{"name": "a", "targets": [{"upstream": "main", "weight": 9}, {"upstream": "main", "weight": 1}]}],
+        [model("a")],
         upstreams=[{"name": "main", "url": "https://a.example"}, {"name": "l", "url": "litellm://openai/gpt-4o"}],
         limits=[
             {"name": "requests", "per": "Client", "requests": 1, "scope": "Gateway"},
