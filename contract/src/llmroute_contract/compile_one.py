@@ -33,6 +33,9 @@ def compile_route(namespace: str, gateway: str, name: str, generation: int, spec
                 fallbacks=tuple(model.fallbacks or ()),
                 retry_attempts=model.retry.attempts,
                 retry_backoff=model.retry.backoff,
+                sticky_header=model.sticky.header.lower() if model.sticky else None,
+                keep_alive_after=model.keep_alive.after if model.keep_alive else None,
+                keep_alive_every=model.keep_alive.every if model.keep_alive else None,
             )
             for model in spec.models or ()
         ),
@@ -80,6 +83,8 @@ def _upstream(upstream: Upstream) -> c.CompiledUpstream:
         breaker_max_failures=upstream.breaker.max_failures,
         breaker_reset=upstream.breaker.reset,
         pool_max_connections=upstream.pool.max_connections,
+        retry_percent=upstream.retry_budget.percent,
+        retry_burst=upstream.retry_budget.burst,
     )
 
 
@@ -98,11 +103,6 @@ def inactive_fields(spec: LLMRouteSpec) -> tuple[str, ...]:
         f"spec.upstreams[{index}].url litellm:// is not served by this version"
         for index, upstream in enumerate(spec.upstreams)
         if upstream.url.startswith("litellm://")
-    ]
-    found += [
-        f"spec.models[{index}].targets weights are not applied by this version; targets are tried in order"
-        for index, model in enumerate(spec.models or ())
-        if len({target.weight for target in model.targets}) > 1
     ]
     if spec.logging is not None:
         found.append("spec.logging.sample is not applied by this version; every request is logged")

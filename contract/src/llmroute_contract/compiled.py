@@ -65,6 +65,9 @@ class CompiledUpstream(Compiled, frozen=True):
     breaker_max_failures: _Count
     breaker_reset: _Positive
     pool_max_connections: _Count
+    retry_percent: Annotated[int, msgspec.Meta(ge=0)] = 20
+    retry_burst: Annotated[int, msgspec.Meta(ge=0)] = 10
+    """The defaults are for files that an operator without these fields wrote."""
 
 
 class CompiledTarget(Compiled, frozen=True):
@@ -79,6 +82,10 @@ class CompiledModel(Compiled, frozen=True):
     fallbacks: tuple[str, ...]
     retry_attempts: _Count
     retry_backoff: Annotated[float, msgspec.Meta(ge=0)]
+    sticky_header: str | None = None
+    """In lower case."""
+    keep_alive_after: _Positive | None = None
+    keep_alive_every: _Positive | None = None
 
 
 class CompiledBudget(Compiled, frozen=True):

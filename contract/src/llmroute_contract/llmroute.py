@@ -25,7 +25,7 @@ from llmroute_contract.scalars import (
     Usd,
 )
 from llmroute_contract.status import Condition, LLMRouteStatus
-from llmroute_contract.upstream import Upstream
+from llmroute_contract.upstream import HeaderName, Upstream
 
 GROUP = "llmroute.dev"
 VERSION = "v1alpha1"
@@ -92,6 +92,20 @@ class Retry(Part):
     """Wait before the second try; doubled for each further one, with jitter."""
 
 
+class Sticky(Part):
+    header: HeaderName
+    """Requests with the same value of this header go to the same target while it can serve, in every pod. Those
+    without the header are shared out by weight."""
+
+
+class KeepAlive(Part):
+    after: Annotated[float, DurationBetween("100ms", "1h")] = 20.0
+    """Silence after which a streamed answer is begun with a sign of life. That ends the time for fallbacks: what fails
+    later is told within the stream."""
+    every: Annotated[float, DurationBetween("100ms", "1h")] = 15.0
+    """Silence after which the next sign of life is sent."""
+
+
 class Model(Part):
     name: ModelMatch
     """What clients ask for: an exact name, or with a trailing `*` a prefix. The longest match wins."""
@@ -101,6 +115,11 @@ class Model(Part):
     """Other models of this gateway, tried in order (with their own fallbacks) once every target has failed."""
     retry: Retry = Retry()
     """Tries at the same target before the next one."""
+    sticky: Sticky | None = None
+    """Which requests belong together. Default: each one goes where the weights say."""
+    keep_alive: KeepAlive | None = None
+    """Signs of life (SSE comments, or pings as Anthropic has them) in streams that are silent, for proxies that would
+    cut them. Default: none."""
 
 
 class Budget(Part):

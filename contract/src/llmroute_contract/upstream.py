@@ -67,6 +67,13 @@ class Breaker(Part):
     """How long it stays open before one request probes the upstream."""
 
 
+class RetryBudget(Part):
+    percent: Annotated[int, Field(ge=0, le=400)] = 20
+    """Retries for each hundred first tries, at most. With 5 tries per target 400 sets no bound."""
+    burst: Annotated[int, Field(ge=0, le=10_000)] = 10
+    """Retries beyond that, for when there is little traffic."""
+
+
 class Pool(Part):
     max_connections: Annotated[int, Field(ge=1, le=10000)] = 100
     """Connections to the upstream, at most, per gateway; more requests wait, within `timeouts.connect`."""
@@ -164,6 +171,8 @@ class Upstream(Part):
     """Limits in time for one attempt."""
     breaker: Breaker = Breaker()
     """When to stop calling this upstream for a while."""
+    retry_budget: RetryBudget = RetryBudget()
+    """How much of this upstream's traffic may be retries, so that they do not add to its trouble."""
     pool: Pool = Pool()
     """Connections kept to this upstream."""
 
