@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench import __doc__ as about
-from bench import load, machine, profile, provision, report, rounds
+from bench import load, machine, measures, profile, provision, report, rounds
 from bench.contenders import Absent, Contender, Effort
 from bench.contenders.envoy import Envoy
 from bench.contenders.litellm import LiteLlm
@@ -68,7 +68,7 @@ def main() -> int:
 
     efforts = {one.name: text for one in contenders if (text := _less(one, plan))}
     caveats = report.caveats(visits, busy_before, efforts)
-    found = report.medians(visits)
+    found = measures.medians(visits)
     told = {one.name: f"{versions[one.name]}: {one.setup}" for one in contenders}
     rounds_done = len({visit.round for visit in visits})
     text = report.section(found, plan, facts, told, caveats, rounds_done)
@@ -77,7 +77,7 @@ def main() -> int:
         report.put_between_marks(arguments.markdown, text)
         say(f"written into {arguments.markdown}")
     say(f"all samples: {report.write(arguments.out, visits, facts, versions, caveats)}")
-    if arguments.profile and report.OURS in found:
+    if arguments.profile and measures.OURS in found:
         profile.profile(contenders[-1], provision.tools(), cores, arguments.out)
     return 0
 

@@ -72,7 +72,7 @@ QUICK = Plan(
         seconds=3, pace=streams.Pace(streams=100, chunks=20, gap_ms=100, ramp_seconds=1), models=1000
     ),
     peers_reload=False,
-    budget_seconds=115,
+    budget_seconds=125,
 )
 
 
