@@ -24,8 +24,7 @@ _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFields:
+class RequestFields(msgspec.Struct, frozen=True):
     model: str
     stream: bool
     body: bytes

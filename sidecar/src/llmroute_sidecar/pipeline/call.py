@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from llmroute_sidecar.pipeline.errors import AttemptRecord, is_anthropic
 from llmroute_sidecar.policy.keys import Client
 from llmroute_sidecar.upstream.exchange import Headers
@@ -35,8 +37,7 @@ _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _random_bits = random.Random().getrandbits  # noqa: S311 - seeded by the system; ids must differ, not be secret
 
 
-@dataclass(frozen=True, slots=True)
-class Ids:
+class Ids(msgspec.Struct, frozen=True, gc=False):
     """Under which a request is known. `traceparent` is the one sent on, with a span of the gateway's own
     (W3C Trace Context, §3.2)."""
 

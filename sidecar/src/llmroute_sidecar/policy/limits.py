@@ -37,6 +37,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 SLOTS = 1024
 MAX_KEYS = 10_000
 
@@ -53,8 +55,7 @@ class RequestLimit:
     window: float
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """How a key stands with a limit, for the `x-ratelimit-*` headers."""
 
     name: str
@@ -65,8 +66,7 @@ class Standing:
     initial state"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     standing: Standing | None
     """Of the strictest limit: the least remaining, then the longest reset. None where no limit applies."""
 

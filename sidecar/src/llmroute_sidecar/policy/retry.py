@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 RETRY_AFTER_MAX = 3600.0
 BACKOFF_MAX = 30.0
@@ -72,6 +73,7 @@ def backoff(attempt: int, base: float, jitter: float) -> float:
     return min(base * 2.0**doublings, BACKOFF_MAX) * jitter
 
 
+@lru_cache(4096)  # a window that has just counted a request always resets after its whole length
 def format_reset(seconds: float) -> str:
     """OpenAI's form of a time to wait: `120ms`, `1s`, `1m30s`, `6m0s`, `2h0m0s`; rounded up, to milliseconds below
     one second and to seconds above."""

@@ -6,8 +6,9 @@ is closed).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import msgspec
 
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, values as they came, in order."""
@@ -38,8 +39,7 @@ class UpstreamBroken(Exception):
         """True when a kept connection was found closed before a single byte of answer: it is safe to try a new one."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingRequest:
+class OutgoingRequest(msgspec.Struct, frozen=True):
     """What is sent to an upstream. `path` is what follows `/v1` in the client's path, with its query."""
 
     path: str
