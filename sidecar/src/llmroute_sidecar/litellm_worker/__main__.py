@@ -1,0 +1,17 @@
+"""`python .../litellm_worker`: makes this folder importable under its own name, and nothing else of the gateway's.
+
+The gateway's environment must not leak into this one, so the parent package is an empty stand-in whose only content is
+this folder.
+"""
+
+import sys
+import types
+from pathlib import Path
+
+stand_in = types.ModuleType("llmroute_sidecar")
+stand_in.__path__ = [str(Path(__file__).resolve().parents[1])]
+sys.modules["llmroute_sidecar"] = stand_in
+
+from llmroute_sidecar.litellm_worker.main import main  # noqa: E402 - only now can it be found
+
+main()
