@@ -23,14 +23,14 @@ from llmroute_operator.controller.configmap import (
     retire,
     served_from,
     timestamp,
-    wanted,
+    want,
 )
 from llmroute_operator.controller.route import GatewayKey
 from tests.contract.routes import model, source
 
 KEY = GatewayKey("shop", "default")
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-WANTED = wanted(KEY, compile_gateway(*KEY, [source("chat", [model("a")]), source("other", [model("b")])]).files)
+WANTED = want(KEY, compile_gateway(*KEY, [source("chat", [model("a")]), source("other", [model("b")])]).files)
 
 
 def present(wanted: Wanted = WANTED, /, **changes: Any) -> Present:
@@ -158,7 +158,7 @@ def test_a_note_that_cannot_be_counts_from_now(note: str) -> None:
 
 
 def test_an_emptied_configmap_is_not_written_again_while_it_waits() -> None:
-    kept = wanted(KEY, EMPTY, NOW)
+    kept = want(KEY, EMPTY, NOW)
     assert holds(present(kept), kept)
     assert foreign(present(kept), kept) is None
     assert not holds(present(kept), WANTED)

@@ -61,9 +61,9 @@ def test_a_hand_edit_is_put_back(
         found = namespace.configmap()
         return (
             found is not None
-            and found["data"] == before
+            and found.get("data") == before
             and "binaryData" not in found
-            and found["metadata"]["labels"] == LABELS
+            and found["metadata"].get("labels") == LABELS
             and not found["metadata"].get("annotations")
         )
 
@@ -78,7 +78,7 @@ def test_labels_and_annotations_of_others_stay(controller: ControllerProcess, na
     _patch({"metadata": {"labels": {"team": "x"}, "annotations": {"note": "y"}}, "data": {"gateway.json": ""}})(
         namespace
     )
-    namespace.wait(lambda: namespace.data()["gateway.json"], "the index to be back")
+    namespace.wait(lambda: namespace.data().get("gateway.json"), "the index to be back")
     metadata = (namespace.configmap() or {})["metadata"]
     assert metadata["labels"] == {**LABELS, "team": "x"}
     assert metadata["annotations"] == {"note": "y"}
@@ -111,5 +111,5 @@ def test_a_configmap_of_another_name_is_none_of_ours(controller: ControllerProce
     namespace.programmed("chat")
     version = namespace.versions()["ConfigMap/other"]
     _patch({"data": {"gateway.json": ""}})(namespace)
-    namespace.wait(lambda: namespace.data()["gateway.json"], "the index to be back")
+    namespace.wait(lambda: namespace.data().get("gateway.json"), "the index to be back")
     assert namespace.versions()["ConfigMap/other"] == version

@@ -29,9 +29,9 @@ def test_an_idle_controller_writes_nothing_however_often_it_reads_all(
         versions, writes = namespace.versions(), controller.writes
         relists = controller.metric("relists_total", result="success")
         reconciles = controller.metric("reconciles_total", result="success")
-        wait_until(lambda: controller.metric("relists_total", result="success") >= relists + 3, "three relists")
+        wait_until(lambda: controller.metric("relists_total", result="success") >= relists + 3, "three relists", 60)
         wait_until(
-            lambda: controller.metric("reconciles_total", result="success") >= reconciles + 3, "three more looks"
+            lambda: controller.metric("reconciles_total", result="success") >= reconciles + 3, "three more looks", 60
         )
         assert controller.writes == writes
         assert namespace.versions() == versions
@@ -45,7 +45,9 @@ def test_a_restart_with_nothing_changed_writes_nothing(control_plane: ControlPla
         first.wait_until_idle()
         versions = namespace.versions()
     with running_controller(control_plane) as second:
-        wait_until(lambda: second.metric("reconciles_total", result="success") >= 2, "both gateways to be looked at")
+        wait_until(
+            lambda: second.metric("reconciles_total", result="success") >= 2, "both gateways to be looked at", 60
+        )
         second.wait_until_idle()
         assert second.writes == 0
         assert namespace.versions() == versions
@@ -105,6 +107,21 @@ def test_it_can_start_before_the_api_server_does(control_plane: ControlPlane, na
         assert controller.end() == 0
     finally:
         controller.close()
+
+
+def test_it_takes_over_a_renewed_token(control_plane: ControlPlane, namespace: Namespace) -> None:
+    """Tokens of pods expire; here the old one is void because its service account is another one now."""
+    with running_controller(control_plane) as controller:
+        namespace.apply(route("a"))
+        namespace.programmed("a")
+        control_plane.kubectl("delete", "serviceaccount", "llmroute-controller", "-n", "llmroute-system")
+        grant_rights(control_plane, [])
+        control_plane.kubeconfig_for(SERVICE_ACCOUNT)  # written over the file that the controller has
+        control_plane.stop_api_server()  # ends connections that were let in with the old one
+        control_plane.start_api_server()
+        namespace.apply(route("a", "changed"))
+        namespace.programmed("a")
+        assert "401" in controller.log_path.read_text(), "the old token was still good: nothing was tested"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -30,8 +30,8 @@ _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
-_CLIENT_ERROR, _TOO_OLD, _UNAUTHORIZED, _NOT_FOUND = 400, 410, 401, 404
-_TRANSIENT = frozenset({408, 409, 429})
+_CLIENT_ERROR, _UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _TOO_OLD = 400, 401, 404, 409, 410
+_TRANSIENT = frozenset({408, _CONFLICT, 429})
 
 
 class ClusterError(Exception):
@@ -56,6 +56,11 @@ class Refused(ClusterError):
     @property
     def is_transient(self) -> bool:  # type: ignore[override]
         return self.status in _TRANSIENT or self.status >= 500
+
+    @property
+    def is_conflict(self) -> bool:
+        """Somebody was quicker: what was read is not what is there."""
+        return self.status == _CONFLICT
 
     @property
     def is_too_old(self) -> bool:

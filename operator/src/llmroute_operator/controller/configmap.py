@@ -66,7 +66,7 @@ class Wanted:
         return {} if self.emptied_at is None else {EMPTIED_ANNOTATION: timestamp(self.emptied_at)}
 
 
-def wanted(key: GatewayKey, files: Mapping[str, bytes], emptied_at: datetime | None = None) -> Wanted:
+def want(key: GatewayKey, files: Mapping[str, bytes], emptied_at: datetime | None = None) -> Wanted:
     return Wanted(key, {name: data.decode() for name, data in files.items()}, emptied_at)
 
 

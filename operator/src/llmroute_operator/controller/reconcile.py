@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from llmroute_contract.compile import Compilation, RouteSource, compile_gateway
 from llmroute_contract.compiled import CompiledRoute
 from llmroute_operator.controller import conditions
-from llmroute_operator.controller.cluster import Cluster, ClusterError
+from llmroute_operator.controller.cluster import Cluster, ClusterError, Refused
 from llmroute_operator.controller.conditions import NotWritten, Written
 from llmroute_operator.controller.configmap import (
     Present,
@@ -29,7 +29,7 @@ from llmroute_operator.controller.configmap import (
     read_present,
     retire,
     served_from,
-    wanted,
+    want,
 )
 from llmroute_operator.controller.metrics import Metrics
 from llmroute_operator.controller.route import GatewayKey, Route
@@ -104,8 +104,10 @@ class Reconciler:
         self, key: GatewayKey, present: Present | None, served: Served, compilation: Compilation
     ) -> tuple[Written | NotWritten, ClusterError | None]:
         try:
-            await self._write(present, wanted(key, compilation.files))
+            await self._write(present, want(key, compilation.files))
         except ClusterError as error:
+            if isinstance(error, Refused) and error.is_conflict:
+                raise  # it is looked at again in a moment: nothing to alarm anybody with
             message = f"The ConfigMap cannot be written, and will be tried again: {error}"[:ERROR_TOLD_MAX]
             return NotWritten("Pending" if error.is_transient else "ApplyFailed", f"{message}.", served), error
         return Written(compilation.revision), None
@@ -154,7 +156,7 @@ class Reconciler:
                 return None
             case keep:
                 empty = compile_gateway(*key, []).files
-                await self._write(present, wanted(key, empty, keep.emptied_at))
+                await self._write(present, want(key, empty, keep.emptied_at))
                 return max(0.0, (keep.due - now).total_seconds())
 
     # --- the routes
