@@ -185,6 +185,9 @@ URLS = (
     _url("mock-latency-without-unit", "mock://local?tokens=3&latency=200", "must have a duration such as 200ms"),
     _url("mock-fails-too-often", "mock://local?fail=1.5", "a share from 0 to 1 as fail"),
     _url("mock-status-of-success", "mock://local?fail=1&status=200", "a status from 400 to 599 as status"),
+    _url("litellm-port", "litellm://openai:443/gpt-4o", "must be litellm://provider"),
+    _url("litellm-upper-case", "litellm://OpenAI/gpt-4o", "must be litellm://provider"),
+    _url("litellm-model-as-url", "litellm://huggingface/(x)", "must be litellm://provider"),
     _url("bad-address", "http://[:::1]/v1", "must have an IPv6 address in brackets", by="condition"),
 )
 
@@ -329,6 +332,12 @@ SCHEMES = (
         {"secretRef": {"name": "a", "key": "b"}},
         "takes no credential",
     ),
+    _bad("litellm-on-https", "spec.upstreams[1].litellm", {"dropParams": True}, "needs a litellm:// url"),
+    _bad("litellm-anthropic", "spec.upstreams[3].protocol", "Anthropic", "must be OpenAI"),
+    _bad("litellm-base-mock", "spec.upstreams[3].litellm.apiBase", "mock://local", "must begin with http:// or https"),
+    _bad("litellm-base-query", "spec.upstreams[3].litellm.apiBase", "https://a.example?x=1", "query"),
+    _bad("litellm-version", "spec.upstreams[3].litellm.apiVersion", "2024/06", "must match"),
+    _bad("litellm-region", "spec.upstreams[3].litellm.region", "EU", "must match"),
 )
 
 REFERENCES = (

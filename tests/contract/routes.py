@@ -44,6 +44,16 @@ def full_route(name: str = "chat", namespace: str = "shop") -> Document:
                 },
                 {"name": "azure", "url": "https://shop.openai.azure.com/openai/v1"},
                 {"name": "local", "url": "mock://local?latency=200ms"},
+                {
+                    "name": "bedrock",
+                    "url": "litellm://bedrock/anthropic.claude-3-haiku",
+                    "litellm": {
+                        "apiBase": "https://bedrock.example",
+                        "apiVersion": "2024-06-01",
+                        "region": "eu-west-1",
+                        "dropParams": True,
+                    },
+                },
             ],
             "models": [
                 {

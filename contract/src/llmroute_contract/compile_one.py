@@ -2,6 +2,8 @@
 to decide.
 """
 
+import msgspec
+
 from llmroute_contract import compiled as c
 from llmroute_contract.llmroute import LLMRouteSpec, Upstream
 
@@ -64,6 +66,7 @@ def _upstream(upstream: Upstream) -> c.CompiledUpstream:
     credential = upstream.credential.secret_ref if upstream.credential else None
     tls = upstream.tls
     ca = tls.ca_from.secret_ref if tls and tls.ca_from else None
+    litellm = upstream.litellm
     return c.CompiledUpstream(
         name=upstream.name,
         url=upstream.url,
@@ -85,6 +88,9 @@ def _upstream(upstream: Upstream) -> c.CompiledUpstream:
         pool_max_connections=upstream.pool.max_connections,
         retry_percent=upstream.retry_budget.percent,
         retry_burst=upstream.retry_budget.burst,
+        litellm=c.CompiledLitellm(litellm.api_base, litellm.api_version, litellm.region, litellm.drop_params)
+        if litellm
+        else msgspec.UNSET,
     )
 
 
@@ -99,11 +105,6 @@ def inactive_fields(spec: LLMRouteSpec) -> tuple[str, ...]:
         ]
         if limit.requests is not None and limit.scope == "Gateway":
             found.append(f"spec.limits[{index}].scope Gateway is counted in each pod by this version")
-    found += [
-        f"spec.upstreams[{index}].url litellm:// is not served by this version"
-        for index, upstream in enumerate(spec.upstreams)
-        if upstream.url.startswith("litellm://")
-    ]
     if spec.logging is not None:
         found.append("spec.logging.sample is not applied by this version; every request is logged")
     return tuple(found)

@@ -51,6 +51,13 @@ class CompiledTls(Compiled, frozen=True):
     client_cert_secret: str | None
 
 
+class CompiledLitellm(Compiled, frozen=True):
+    api_base: str | None
+    api_version: str | None
+    region: str | None
+    drop_params: bool
+
+
 class CompiledUpstream(Compiled, frozen=True):
     name: str
     url: str
@@ -68,6 +75,8 @@ class CompiledUpstream(Compiled, frozen=True):
     retry_percent: Annotated[int, msgspec.Meta(ge=0)] = 20
     retry_burst: Annotated[int, msgspec.Meta(ge=0)] = 10
     """The defaults are for files that an operator without these fields wrote."""
+    litellm: CompiledLitellm | msgspec.UnsetType = msgspec.UNSET
+    """Left out where it is not set, so that routes without it keep their bytes and their revision."""
 
 
 class CompiledTarget(Compiled, frozen=True):

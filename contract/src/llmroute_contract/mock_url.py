@@ -1,6 +1,7 @@
 """The parameters of a `mock://` URL, such as `mock://local?latency=200ms&tokens=40`: which there are and their bounds.
 
-What they do is the gateway's matter; here they are read, so that a mistyped one is told when it is written.
+What they do is the gateway's matter; here they are read, so that a mistyped one is told when it is written. So it is
+with the form of a `litellm://` URL.
 """
 
 import re
@@ -17,6 +18,10 @@ PARAMETERS = {
     "status": ("[45][0-9][0-9]", "a status from 400 to 599"),
 }
 """Of each, the pattern of its value (the CRD has the same ones) and what a person is told that it must be."""
+
+
+LITELLM_URL_PATTERN = "^litellm://[a-z0-9_]+(/[A-Za-z0-9@][-A-Za-z0-9._:/@+]*)?$"
+LITELLM_URL_EXPECTED = "must be litellm://provider or litellm://provider/model, as litellm names them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +61,5 @@ def check_upstream_url(text: str) -> None:
     url = parse_upstream_url(text)
     if url.scheme == "mock":
         parse_mock_parameters(url)
+    elif url.scheme == "litellm" and not re.fullmatch(LITELLM_URL_PATTERN, text):
+        raise ValueError(LITELLM_URL_EXPECTED)

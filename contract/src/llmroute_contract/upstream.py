@@ -4,7 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from llmroute_contract.mock_url import PARAMETERS, check_upstream_url
+from llmroute_contract.mock_url import (
+    LITELLM_URL_EXPECTED,
+    LITELLM_URL_PATTERN,
+    PARAMETERS,
+    check_upstream_url,
+)
 from llmroute_contract.part import Part, SecretEntrySource, SecretSource, cel, rules
 from llmroute_contract.problem import WrongField
 from llmroute_contract.scalars import (
@@ -86,8 +91,7 @@ def _url(text: str) -> str:
 
 _MOCK_PARAMETER = "|".join(f"{name}=({pattern})" for name, (pattern, _) in PARAMETERS.items())
 # `check_upstream_url` in CEL, so that `kubectl apply` tells. Each rule lets through what another one refuses.
-_URL_RULES = rules(
-    cel("self.matches('^(http|https|mock|litellm)://')", "must begin with http://, https://, mock:// or litellm://"),
+_ANY_URL_RULES = (
     cel("!self.matches('^[a-z]+://[^/?#]*@')", "must not hold a user or password; use credential.secretRef"),
     cel(
         f"!self.contains('://') || self.matches(r'^[^:]*://([^/?#]*@)?{HOST_PATTERN}(:{PORT_PATTERN})?([/?#].*)?$')",
@@ -104,11 +108,16 @@ _URL_RULES = rules(
         f"self.matches('^[^:]*:(//[^/?#]*)?{PATH_PATTERN}([?#].*)?$')",
         "must have a plain path: no %-escapes, no dot segments, none of the characters that URLs escape",
     ),
+)
+_URL_RULES = rules(
+    cel("self.matches('^(http|https|mock|litellm)://')", "must begin with http://, https://, mock:// or litellm://"),
+    *_ANY_URL_RULES,
     cel(
         f"!self.startsWith('mock://') || "
         f"self.matches('^[^?#]*([?]({_MOCK_PARAMETER})?(&({_MOCK_PARAMETER})?)*)?([#].*)?$')",
         "as parameters mock:// has " + ", ".join(f"{name} ({form})" for name, (_, form) in PARAMETERS.items()),
     ),
+    cel(f"!self.startsWith('litellm://') || self.matches('{LITELLM_URL_PATTERN}')", LITELLM_URL_EXPECTED),
 )
 Url = Annotated[
     str,
@@ -116,6 +125,25 @@ Url = Annotated[
     AfterValidator(_url),
     Field(json_schema_extra=_URL_RULES),
 ]
+
+
+_HTTP_URL_EXPECTED = "must begin with http:// or https://"
+
+
+def _http_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(_HTTP_URL_EXPECTED)
+    check_upstream_url(text)
+    return text
+
+
+HttpUrl = Annotated[
+    str,
+    StringConstraints(min_length=8, max_length=URL_MAX_LENGTH),
+    AfterValidator(_http_url),
+    Field(json_schema_extra=rules(cel("self.matches('^https?://')", _HTTP_URL_EXPECTED), *_ANY_URL_RULES)),
+]
+_LITELLM_PROTOCOL = "must be OpenAI: that is what litellm:// speaks, whatever the provider does"
 
 
 def _none_reserved(headers: dict[str, str]) -> dict[str, str]:
@@ -142,6 +170,17 @@ Headers = Annotated[
 ]
 
 
+class Litellm(Part):
+    api_base: HttpUrl | None = None
+    """The base URL of a deployment of one's own (Azure, a self-hosted server) instead of the provider's public one."""
+    api_version: Annotated[str, StringConstraints(pattern=r"^[-A-Za-z0-9.]+$", max_length=64)] | None = None
+    """The version of the provider's API, where it has several (Azure)."""
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$", max_length=64)] | None = None
+    """The provider's region, where it has several (AWS)."""
+    drop_params: bool = False
+    """Whether parameters that the provider does not know are dropped instead of refused with 400."""
+
+
 class Upstream(Part):
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -150,6 +189,12 @@ class Upstream(Part):
                 "!has(self.credential) || !self.url.startsWith('mock://')",
                 "has no effect: a mock:// upstream takes no credential",
                 field="credential",
+            ),
+            cel("!has(self.litellm) || self.url.startsWith('litellm://')", "needs a litellm:// url", field="litellm"),
+            cel(
+                "!self.url.startsWith('litellm://') || !has(self.protocol) || self.protocol == 'OpenAI'",
+                _LITELLM_PROTOCOL,
+                field="protocol",
             ),
         )
     )
@@ -167,6 +212,8 @@ class Upstream(Part):
     """How to trust and be trusted by an https:// upstream."""
     headers: Headers | None = None
     """Headers added to each request to this upstream. Not for keys: those belong in `credential`."""
+    litellm: Litellm | None = None
+    """What litellm needs to know of the provider beside its name and the model, for a litellm:// upstream."""
     timeouts: Timeouts = Timeouts()
     """Limits in time for one attempt."""
     breaker: Breaker = Breaker()
@@ -182,4 +229,8 @@ class Upstream(Part):
             raise WrongField("needs an https:// url", "tls")
         if self.credential is not None and self.url.startswith("mock://"):
             raise WrongField("has no effect: a mock:// upstream takes no credential", "credential")
+        if self.litellm is not None and not self.url.startswith("litellm://"):
+            raise WrongField("needs a litellm:// url", "litellm")
+        if self.protocol != "OpenAI" and self.url.startswith("litellm://"):
+            raise WrongField(_LITELLM_PROTOCOL, "protocol")
         return self

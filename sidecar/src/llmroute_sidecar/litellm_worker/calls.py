@@ -69,10 +69,12 @@ async def _embeddings(_: web.BaseRequest, request: Request) -> web.StreamRespons
 
 async def _stream(http: web.BaseRequest, stream: Any, parameters: Parameters) -> web.StreamResponse:
     response = web.StreamResponse(headers={"content-type": "text/event-stream", **_ids(stream)})
+    one_id: str | None = None
     try:
         async for chunk in stream:
             document = _plain(chunk)
-            if answer.is_last(document) and stream.received_finish_reason is None:
+            one_id = document["id"] = one_id or document.get("id")  # for some providers litellm makes one a chunk
+            if answer.is_last(document) and not _is_finished(stream):
                 raise _Cut
             if not response.prepared:  # not before there is something: until then an error has a status
                 await response.prepare(http)
@@ -92,6 +94,11 @@ async def _stream(http: web.BaseRequest, stream: Any, parameters: Parameters) ->
     finally:
         await _close(stream)
     return response
+
+
+def _is_finished(stream: Any) -> bool:
+    """Whether the provider itself said that the answer is at its end; litellm has two places for it."""
+    return bool(stream.received_finish_reason or stream.intermittent_finish_reason)
 
 
 async def _close(stream: Any) -> None:

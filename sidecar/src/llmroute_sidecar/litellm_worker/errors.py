@@ -77,7 +77,7 @@ def failure_of(raised: BaseException, secrets: Iterable[str]) -> Failure:
         message = _MESSAGES.get(code) or cleaned(str(getattr(error, "message", error)), secrets)
     else:
         message = _MESSAGES.get(code, "the provider failed")
-    return Failure(status, code, message, headers=_retry_headers(error) if status in (429, 503) else {})
+    return Failure(status, code, message, headers=_retry_headers(error) if status == 429 or status >= 500 else {})
 
 
 def _classified(error: BaseException) -> tuple[int, str]:
