@@ -60,6 +60,8 @@ class Upstream:
     """Those `per: Upstream`."""
     unavailable: str | None
     """Why it cannot be called at all (a Secret is missing, a scheme is not served), in a word for `attempts`."""
+    retry_percent: int = 20
+    retry_burst: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,19 @@ def _request_limit(route: str, limit: c.CompiledLimit) -> RequestLimit:
 
 def _entry(route: str, model: c.CompiledModel) -> ModelEntry:
     targets = tuple(Target(f"{route}/{target.upstream}", target.model, target.weight) for target in model.targets)
-    return ModelEntry(model.name, route, targets, model.fallbacks, model.retry_attempts, model.retry_backoff)
+    keep_alive: tuple[float, float] | None = None
+    if model.keep_alive_after is not None and model.keep_alive_every is not None:
+        keep_alive = (model.keep_alive_after, model.keep_alive_every)
+    return ModelEntry(
+        model.name,
+        route,
+        targets,
+        model.fallbacks,
+        model.retry_attempts,
+        model.retry_backoff,
+        model.sticky_header,
+        keep_alive,
+    )
 
 
 def _keys(route: c.CompiledRoute, secrets: Secrets, missing: list[MissingSecret]) -> list[tuple[bytes, Client]]:
@@ -243,6 +257,8 @@ def _upstream(
         pool_max_connections=upstream.pool_max_connections,
         limits=limits,
         unavailable=unavailable,
+        retry_percent=upstream.retry_percent,
+        retry_burst=upstream.retry_burst,
     )
 
 

@@ -18,7 +18,7 @@ def snapshot_of(**variables: str) -> Snapshot:
 
 
 def upstreams_of(snapshot: Snapshot, model: str) -> list[str]:
-    return [snapshot.upstreams[candidate.upstream].name for candidate in snapshot.models.plan(model)]
+    return [snapshot.upstreams[candidate.upstream].name for candidate in snapshot.models.plan(model).candidates]
 
 
 def test_without_any_variable_the_seeds_defaults_hold() -> None:
@@ -48,7 +48,7 @@ def test_model_names_that_are_no_dns_labels_keep_their_name_as_the_model() -> No
         "GPT-4o",
     ]
     assert len({upstream.name for upstream in snapshot.upstreams.values()}) == 3
-    assert snapshot.models.plan("llama3.1")[0].upstream_model == "llama3.1"
+    assert snapshot.models.plan("llama3.1").candidates[0].upstream_model == "llama3.1"
 
 
 def test_fallbacks_and_the_default_upstream_are_taken() -> None:

@@ -158,7 +158,7 @@ def test_the_quickstart_shows_a_fallback_a_limit_and_a_key() -> None:
     snapshot = reload.snapshot
     assert snapshot is not None
     assert snapshot.missing_secrets == ()
-    assert [candidate.model for candidate in snapshot.models.plan("shaky")] == ["shaky", "chat"]
+    assert [candidate.model for candidate in snapshot.models.plan("shaky").candidates] == ["shaky", "chat"]
     assert snapshot.keys.find(b"dev-key")[0].name == "app"
     (limit,) = snapshot.routes["quickstart"].limits
     assert (limit.per, limit.requests) == ("Model", 20)

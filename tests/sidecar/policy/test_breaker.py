@@ -293,7 +293,9 @@ class AnyInterleaving(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4))
     def attempts_ask(self, count: int) -> None:
         for _ in range(count):
+            would = self.breaker.admits(self.now)
             answer = self.breaker.admit(self.now)
+            assert would == isinstance(answer, Permit)
             opens_at = 0.0 if self.open_since is None else self.open_since + self.reset
             if self.now < max(self.rest_until, opens_at):
                 assert shut(answer).retry_after == max(self.rest_until, opens_at) - self.now

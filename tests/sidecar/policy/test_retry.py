@@ -12,6 +12,7 @@ from llmroute_sidecar.policy.retry import (
     backoff,
     format_reset,
     format_retry_after,
+    pause_before_retry,
     retry_after,
 )
 
@@ -128,6 +129,13 @@ def test_a_back_off_doubles_up_to_its_cap_with_full_jitter(attempt: int, longest
 @given(st.integers(), st.floats(0, 1e6), st.floats(0, 1, exclude_max=True))
 def test_a_back_off_is_never_longer_than_its_cap(attempt: int, base: float, jitter: float) -> None:
     assert 0 <= backoff(attempt, base, jitter) <= BACKOFF_MAX
+
+
+@pytest.mark.parametrize(
+    ("asked", "pause"), [(None, 0.2), (0.0, 0.2), (0.1, 0.2), (3.0, 3.0), (BACKOFF_MAX, BACKOFF_MAX), (30.1, None)]
+)
+def test_a_retry_waits_as_long_as_asked_or_is_left_to_others(asked: float | None, pause: float | None) -> None:
+    assert pause_before_retry(2, 0.2, 0.5, asked) == pause
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,10 @@ What an answer means:
     no place in the pool            neutral         it says nothing about the upstream; next candidate
     client gone                     neutral         the connection is closed
 
+A retry is a further try at the same target; it is made while the upstream's retry budget lasts (retry_budget.py) and
+after a pause that fits into the call's deadline: the back-off, or what the upstream asked for. Where a model is kept
+alive (keep_alive.py), the point of no return is at the latest where its stream is begun without the upstream's word.
+
 The client's departure cancels the task, wherever it waits: every path out of `_attempt` ends the exchange and the
 permit.
 """
@@ -22,22 +26,24 @@ permit.
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from llmroute_sidecar.pipeline.body import RequestFields, rename_model
 from llmroute_sidecar.pipeline.call import Call, Reply
-from llmroute_sidecar.pipeline.errors import AttemptRecord, stream_error
+from llmroute_sidecar.pipeline.errors import AttemptRecord, error_as_event, stream_error
 from llmroute_sidecar.pipeline.events import Beginning, BeginningScan, WholeEvents
 from llmroute_sidecar.pipeline.headers import answer_headers, content_length, header_map, request_headers
+from llmroute_sidecar.pipeline.keep_alive import KeepAlive
 from llmroute_sidecar.policy.breaker import Outcome, Permit, Shut
 from llmroute_sidecar.policy.limits import Limiter, Refused
-from llmroute_sidecar.policy.plan import Candidate
-from llmroute_sidecar.policy.retry import backoff, retry_after
+from llmroute_sidecar.policy.plan import Candidate, Plan, in_turn
+from llmroute_sidecar.policy.retry import pause_before_retry, retry_after
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.upstream.exchange import Exchange, Headers, OutgoingRequest, UpstreamBroken
-from llmroute_sidecar.upstream.registry import LiveUpstream
+from llmroute_sidecar.upstream.registry import LiveUpstream, Serving
 
 CALL_SECONDS = 600.0
 """All attempts of one call together, unless a candidate's own request timeout is longer."""
@@ -82,53 +88,59 @@ class AttemptEngine:
         self._random = random.Random()  # noqa: S311 - jitter
         self._now = loop.time
 
-    async def serve(
+    def serve(
+        self, call: Call, fields: RequestFields, plan: Plan, serving: Serving, reply: Reply
+    ) -> Coroutine[None, None, GaveUp | None]:
+        """Serves `call` by the first candidate that can; None once an answer (or its visible end) has gone out."""
+        asked = plan.candidates[0].entry.keep_alive if fields.stream else None
+        if asked is None:  # handed on as it is: a frame more would cost every request
+            return self._try_each(call, fields, plan, serving, reply, None)
+        keep_alive = KeepAlive(call, reply, self._loop, *asked)
+        return self._try_each_kept_alive(call, fields, plan, serving, reply, keep_alive)
+
+    async def _try_each_kept_alive(
+        self, call: Call, fields: RequestFields, plan: Plan, serving: Serving, reply: Reply, keep_alive: KeepAlive
+    ) -> GaveUp | None:
+        try:
+            return await self._try_each(call, fields, plan, serving, reply, keep_alive)
+        finally:
+            keep_alive.stop()
+
+    async def _try_each(
         self,
         call: Call,
         fields: RequestFields,
-        candidates: Sequence[Candidate],
-        upstreams: Mapping[str, LiveUpstream],
+        plan: Plan,
+        serving: Serving,
         reply: Reply,
+        keep_alive: KeepAlive | None,
     ) -> GaveUp | None:
-        """Serves `call` by the first candidate that can; None once an answer (or its visible end) has gone out."""
-        longest = max((upstreams[c.upstream].config.request_timeout for c in candidates), default=0.0)
-        deadline = self._now() + max(CALL_SECONDS, longest)
-        soonest: float | None = None
-        limited: Refused | None = None
-        tried = False
-        throttled = True
+        upstreams = serving.live
+        longest = CALL_SECONDS
+        for candidate in plan.candidates:
+            longest = max(longest, upstreams[candidate.upstream].config.request_timeout)
+        deadline = self._now() + longest
+        chain = _Chain()
+        candidates: Iterable[Candidate] = plan.candidates
+        if plan.parts:
+            candidates = in_turn(
+                plan, serving.turns, partial(_header, call), lambda each: self._able(upstreams[each.upstream])
+            )
         for candidate in candidates:
             upstream = upstreams[candidate.upstream]
-            if upstream.caller is None:
-                tried, throttled = True, False  # broken for good, not for a while: told as a failure
-                self._note(call, candidate, upstream, upstream.unavailable or "unavailable")
-                continue
             for attempt in range(1, candidate.entry.retry_attempts + 1):
-                refused = self._over_limit(upstream)
-                if refused is not None:
-                    limited = refused
-                    soonest = _sooner(soonest, refused.retry_after)
-                    self._note(call, candidate, upstream, "limit_reached")
+                permit = self._admit(call, candidate, upstream, attempt, chain)
+                if permit is None:
                     break
-                permit = upstream.breaker.admit(self._now())
-                if isinstance(permit, Shut):
-                    self._metrics.circuit_open(upstream.config.name)
-                    soonest = _sooner(soonest, permit.retry_after)
-                    self._note(call, candidate, upstream, _SHUT_REASON[permit.reason])
-                    break
-                self._count(upstream)
-                tried = True
                 try:
-                    await self._attempt(call, fields, candidate, upstream, permit, reply, deadline)
+                    await self._attempt(call, fields, candidate, upstream, permit, reply, deadline, keep_alive)
                 except _Failed as failed:
                     self._note(call, candidate, upstream, failed.reason, failed.status)
-                    throttled = throttled and failed.outcome is Outcome.THROTTLED
-                    if failed.rest is not None:
-                        soonest = _sooner(soonest, failed.rest)
-                    if failed.outcome is not Outcome.FAILURE or attempt == candidate.entry.retry_attempts:
-                        break
-                    pause = backoff(attempt, candidate.entry.retry_backoff, self._random.random())
-                    if self._now() + pause >= deadline:
+                    if keep_alive is not None and keep_alive.begun:
+                        self._end_begun(reply, stream_error(call.path))
+                        return None
+                    pause = self._pause(candidate, upstream, attempt, chain, failed)
+                    if pause is None or self._now() + pause >= deadline:
                         break
                     await asyncio.sleep(pause)
                 except _BrokenOff:
@@ -137,7 +149,65 @@ class AttemptEngine:
                     return None
             if self._now() >= deadline:
                 break
-        return GaveUp(tried, throttled, soonest, limited)
+        return GaveUp(chain.tried, chain.throttled, chain.soonest, chain.limited)
+
+    def _admit(
+        self, call: Call, candidate: Candidate, upstream: LiveUpstream, attempt: int, chain: "_Chain"
+    ) -> Permit | None:
+        """Leave for one attempt; None where there is to be none, which is noted."""
+        if upstream.caller is None:
+            chain.tried, chain.throttled = True, False  # broken for good, not for a while: told as a failure
+            self._note(call, candidate, upstream, upstream.unavailable or "unavailable")
+            return None
+        refused = self._over_limit(upstream)
+        if refused is not None:
+            chain.limited = refused
+            chain.soonest = _sooner(chain.soonest, refused.retry_after)
+            self._note(call, candidate, upstream, "limit_reached")
+            return None
+        again = attempt == 1 and (candidate.upstream, candidate.upstream_model) in chain.failed
+        if again and not self._may_retry(upstream):
+            self._note(call, candidate, upstream, "retry_budget_spent")
+            return None
+        permit = upstream.breaker.admit(self._now())
+        if isinstance(permit, Shut):
+            self._metrics.circuit_open(upstream.config.name)
+            chain.soonest = _sooner(chain.soonest, permit.retry_after)
+            self._note(call, candidate, upstream, _SHUT_REASON[permit.reason])
+            return None
+        if attempt == 1 and not again:
+            upstream.retries.first_try()
+        self._count(upstream)
+        chain.tried = True
+        call.tried = upstream.config.name
+        call.tries += 1
+        return permit
+
+    def _pause(
+        self, candidate: Candidate, upstream: LiveUpstream, attempt: int, chain: "_Chain", failed: "_Failed"
+    ) -> float | None:
+        """Seconds until the same target is tried again, for which its budget has paid; None where it is not."""
+        chain.throttled = chain.throttled and failed.outcome is Outcome.THROTTLED
+        if failed.rest is not None:
+            chain.soonest = _sooner(chain.soonest, failed.rest)
+        chain.failed.append((candidate.upstream, candidate.upstream_model))
+        entry = candidate.entry
+        if failed.outcome is not Outcome.FAILURE or attempt == entry.retry_attempts:
+            return None
+        pause = pause_before_retry(attempt, entry.retry_backoff, self._random.random(), failed.rest)
+        return pause if pause is not None and self._may_retry(upstream) else None
+
+    def _may_retry(self, upstream: LiveUpstream) -> bool:
+        if upstream.retries.take():
+            return True
+        self._metrics.retry_refused(upstream.config.name)
+        return False
+
+    def _able(self, upstream: LiveUpstream) -> bool:
+        """Whether an attempt could be made now. Changes nothing."""
+        return (
+            upstream.caller is not None and upstream.breaker.admits(self._now()) and self._over_limit(upstream) is None
+        )
 
     def _over_limit(self, upstream: LiveUpstream) -> Refused | None:
         """Which of the upstream's own limits is used up, that with the longest wait. Counts nothing: the breaker may
@@ -166,6 +236,7 @@ class AttemptEngine:
         permit: Permit,
         reply: Reply,
         deadline: float,
+        keep_alive: KeepAlive | None,
     ) -> None:
         began = self._now()
         clock = time.perf_counter()  # the loop's clock moves once an iteration: too coarse to measure with
@@ -173,6 +244,8 @@ class AttemptEngine:
         breaker = upstream.breaker
         exchange: Exchange | None = None
         judged = left = False
+        if keep_alive is not None:
+            keep_alive.watch(candidate.model if candidate.is_fallback else None)
         try:
             deadline = min(deadline, began + upstream.config.request_timeout)
             exchange = await self._answered(call, fields, candidate, upstream, deadline)
@@ -183,7 +256,7 @@ class AttemptEngine:
             breaker.record(permit, Outcome.NEUTRAL if 400 <= status < 500 else Outcome.SUCCESS, self._now())
             judged = True
             self._serves(call, candidate, upstream)
-            await self._relay(call, exchange, upstream, reply, deadline)
+            await self._relay(call, exchange, upstream, reply, deadline, keep_alive)
             exchange.release()
             exchange = None
         except _Failed as failed:
@@ -200,6 +273,8 @@ class AttemptEngine:
             raise
         finally:
             now = self._now()
+            if keep_alive is not None:
+                keep_alive.stop()
             if exchange is not None:
                 exchange.abort()
             if not judged:
@@ -270,8 +345,9 @@ class AttemptEngine:
             if limit >= deadline:
                 limit, reason = deadline, "request_timeout"
             await exchange.advance(limit, reason)  # type: ignore[arg-type]
-        if scan is not None and scan.look(exchange.buffer) is not Beginning.CONTENT:
-            raise _Failed(Outcome.FAILURE, "error_event" if exchange.buffer else "empty_stream", exchange.status)
+        if scan is not None and (beginning := scan.look(exchange.buffer)) is not Beginning.CONTENT:
+            reason = "error_event" if beginning is Beginning.ERROR else "empty_stream"
+            raise _Failed(Outcome.FAILURE, reason, exchange.status)
 
     def _serves(self, call: Call, candidate: Candidate, upstream: LiveUpstream) -> None:
         call.upstream = upstream.config.name
@@ -280,36 +356,74 @@ class AttemptEngine:
             call.fallback_model = candidate.model
 
     async def _relay(
-        self, call: Call, exchange: Exchange, upstream: LiveUpstream, reply: Reply, deadline: float
+        self,
+        call: Call,
+        exchange: Exchange,
+        upstream: LiveUpstream,
+        reply: Reply,
+        deadline: float,
+        keep_alive: KeepAlive | None,
     ) -> None:
         """The answer's way to the client, past the point of no return."""
-        headers = answer_headers(call, exchange.headers)
-        if exchange.complete:
+        whole_events = _is_event_stream(exchange.headers) and not _is_encoded(exchange.headers)
+        begun = keep_alive is not None and keep_alive.begun
+        if begun and not (whole_events and exchange.status == 200):
+            self._end_begun(reply, error_as_event(call.path, bytes(exchange.buffer)))
+            return
+        if exchange.complete and not begun:
             body = bytes(exchange.buffer)
             exchange.buffer = bytearray()
-            reply.whole(exchange.status, headers, body)
+            reply.whole(exchange.status, answer_headers(call, exchange.headers), body)
             return
         length = content_length(exchange.headers)
         events: WholeEvents | None = None
-        if length is None and _is_event_stream(exchange.headers) and not _is_encoded(exchange.headers):
+        if whole_events and keep_alive is not None:
+            events = WholeEvents(keep_alive)
+            keep_alive.relays(events)
+            length = None  # signs of life are not counted in it
+        elif whole_events and length is None:
             events = WholeEvents(reply)
-        reply.start(exchange.status, headers, length)
+        if not begun:
+            reply.start(exchange.status, answer_headers(call, exchange.headers), length)
         try:
             await exchange.relay(events or reply, upstream.config.idle_timeout, deadline)
         except UpstreamBroken as broken:
-            self._metrics.truncated.inc()
             call.attempts[-1] = AttemptRecord(
                 call.attempts[-1].model, call.attempts[-1].upstream, f"truncated_{broken.reason}", exchange.status
             )
             if events is not None and events.between:
-                reply.write(stream_error(call.path))
-                reply.finish()
+                self._end_begun(reply, stream_error(call.path))
             else:
+                self._metrics.truncated.inc()
                 reply.break_off()
             raise _BrokenOff from None
         if events is not None:
             events.flush()
         reply.finish()
+
+    def _end_begun(self, reply: Reply, event: bytes) -> None:
+        """Ends a stream that has begun with an error event, and so without `[DONE]`."""
+        self._metrics.truncated.inc()
+        reply.write(event)
+        reply.finish()
+
+
+@dataclass(slots=True)
+class _Chain:
+    """What a call has met with on its way through its candidates."""
+
+    tried: bool = False
+    throttled: bool = True
+    soonest: float | None = None
+    limited: Refused | None = None
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """Targets: upstream and the model there."""
+
+
+def _header(call: Call, name: str) -> bytes | None:
+    """A header's value, its lines joined (RFC 9110 §5.3)."""
+    wanted = name.encode()
+    return b", ".join(value for key, value in call.headers if key == wanted) or None
 
 
 _SHUT_REASON: Mapping[str, str] = {"open": "circuit_open", "probing": "circuit_open", "resting": "throttled"}
@@ -335,7 +449,10 @@ def _sooner(a: float | None, b: float) -> float:
 
 
 def _is_event_stream(headers: Headers) -> bool:
-    return any(name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers)
+    for name, value in headers:  # noqa: SIM110 - a generator costs more than the loop
+        if name == b"content-type" and value.lower().startswith(b"text/event-stream"):
+            return True
+    return False
 
 
 def _is_encoded(headers: Headers) -> bool:

@@ -101,6 +101,10 @@ class Call:
     client: str | None = None
     model: str | None = None
     upstream: str | None = None
+    tries: int = 0
+    """How often an upstream was called for it."""
+    tried: str | None = None
+    """The upstream that was called last."""
     fallback_model: str | None = None
     attempts: list[AttemptRecord] = field(default_factory=list)
     error_code: str | None = None

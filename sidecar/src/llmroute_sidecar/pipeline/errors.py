@@ -128,9 +128,30 @@ def stream_error(path: str) -> bytes:
     """The event that ends a stream whose upstream broke off: an error in its protocol, and no `[DONE]` after it."""
     message = "the upstream broke off before the answer was complete"
     if is_anthropic(path):
-        data = _encode({"type": "error", "error": {"type": "api_error", "message": message}})
-        return b"event: error\ndata: " + data + b"\n\n"
-    error = {"message": message, "type": "server_error", "param": None, "code": "upstream_failed"}
+        return _error_event(path, {"type": "api_error", "message": message})
+    return _error_event(path, {"message": message, "type": "server_error", "param": None, "code": "upstream_failed"})
+
+
+def error_as_event(path: str, body: bytes) -> bytes:
+    """An upstream's answer that is an error, as the event that ends a stream which has begun already. What holds no
+    error that could be told is told as `stream_error`."""
+    try:
+        said = _decode_error(body).error
+    except (msgspec.DecodeError, RecursionError):
+        said = None
+    return stream_error(path) if said is None else _error_event(path, said)
+
+
+class _SaidError(msgspec.Struct):
+    error: dict[str, object] | None = None
+
+
+_decode_error = msgspec.json.Decoder(_SaidError).decode
+
+
+def _error_event(path: str, error: Mapping[str, object]) -> bytes:
+    if is_anthropic(path):
+        return b"event: error\ndata: " + _encode({"type": "error", "error": error}) + b"\n\n"
     if path == "/v1/responses":  # its error event has no `error`; the SDKs raise where there is one, so both are said
         data = _encode({**error, "type": "error", "sequence_number": 0, "error": error})
         return b"event: error\ndata: " + data + b"\n\n"

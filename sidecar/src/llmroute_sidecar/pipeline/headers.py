@@ -48,9 +48,11 @@ _NOT_HANDED_BACK = _HOP_BY_HOP | {
     b"x-request-id",
     b"x-trace-id",
     b"traceparent",
-    b"x-llmroute-origin",
     b"x-fallback-model",
 }
+_OURS = (b"x-llmroute-",)
+"""What is told under such names is told by the gateway, never by an upstream."""
+_OURS_WITH_LIMITS = (*_OURS, b"x-ratelimit-")
 ANTHROPIC_VERSION = b"2023-06-01"
 
 
@@ -79,20 +81,42 @@ def request_headers(call: Call, upstream: Upstream) -> Headers:
 def answer_headers(call: Call, upstream_headers: Headers) -> Headers:
     """The headers of an upstream's answer for the client, with the gateway's own."""
     dropped = _named_by_connection(upstream_headers)
-    limited = bool(call.limit_headers)
+    ours = _OURS_WITH_LIMITS if call.limit_headers else _OURS
     headers: Headers = []
     for name, value in upstream_headers:
         if name == b"x-request-id":
             headers.append((b"x-upstream-request-id", value))
-        elif name in _NOT_HANDED_BACK or name in dropped or (limited and name.startswith(b"x-ratelimit-")):
+        elif name in _NOT_HANDED_BACK or name in dropped or name.startswith(ours):
             continue
         else:
             headers.append((name, value))
     headers.append((b"x-llmroute-origin", b"upstream"))
+    headers += where_it_went(call)
     if call.fallback_model is not None:
         headers.append((b"x-fallback-model", call.fallback_model.encode()))
     headers += call.limit_headers
     return headers
+
+
+def begun_headers(call: Call, fallback_model: str | None) -> Headers:
+    """The headers of a stream that is begun before its upstream has answered."""
+    headers = [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-llmroute-origin", b"gateway"),
+        *where_it_went(call),
+    ]
+    if fallback_model is not None:
+        headers.append((b"x-fallback-model", fallback_model.encode()))
+    return headers + call.limit_headers
+
+
+def where_it_went(call: Call) -> Headers:
+    """On every answer of a call that came as far as being tried: the upstream that was called last, and how often one
+    was called. Those that were passed over (open breakers, limits) do not count."""
+    if call.tried is None:
+        return [(b"x-llmroute-attempts", b"0")]
+    return [(b"x-llmroute-upstream", call.tried.encode()), (b"x-llmroute-attempts", b"%d" % call.tries)]
 
 
 def id_headers(call: Call) -> Headers:

@@ -14,6 +14,7 @@ from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
 from llmroute_sidecar.pipeline.body import BadBody, RequestFields, read_fields
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
+from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
 from llmroute_sidecar.policy.limits import Limiter, Refused, RequestLimit, Standing
 from llmroute_sidecar.policy.retry import format_reset
@@ -46,8 +47,9 @@ class Gateway:
 
     def use(self, snapshot: Snapshot) -> None:
         """Serves new requests from `snapshot`. State that it does not concern lives on."""
-        previous = self.serving.live if self.serving else {}
-        self.serving = Serving(snapshot, adopt(previous, snapshot, self._loop))
+        previous = self.serving
+        live = adopt(previous.live if previous else {}, snapshot, self._loop)
+        self.serving = Serving(snapshot, live, snapshot.models.turns(previous.turns if previous else {}))
         rules = [limit for route in snapshot.routes.values() for limit in route.limits]
         rules += [limit for upstream in snapshot.upstreams.values() for limit in upstream.limits]
         self._limiter.keep_only(rules)
@@ -132,8 +134,7 @@ class Gateway:
         refused = self._admit_client(call, fields, route) or self._admit_within_limits(call, fields, route)
         if refused is not None:
             return refused
-        candidates = snapshot.models.plan(fields.model)
-        gave_up = await self._engine.serve(call, fields, candidates, serving.live, reply)
+        gave_up = await self._engine.serve(call, fields, snapshot.models.plan(fields.model), serving, reply)
         if gave_up is None:
             if call.fallback_model is not None:
                 self._metrics.fallback_used(entry.name, self._label(call.fallback_model, snapshot))
@@ -262,7 +263,8 @@ class Gateway:
     @staticmethod
     def own_headers(call: Call) -> Headers:
         """What every answer of the gateway's own making carries, beside its ids."""
-        return [(b"x-llmroute-origin", b"gateway"), *call.limit_headers]
+        headers = [(b"x-llmroute-origin", b"gateway"), *call.limit_headers]
+        return headers + where_it_went(call) if call.attempts else headers
 
     @staticmethod
     def _label(model: str, snapshot: Snapshot) -> str:
@@ -305,7 +307,7 @@ def _line(call: Call, status: int, seconds: float) -> dict[str, object]:
         "client_ip": call.client_ip,
         "model": call.model,
         "client": call.client,
-        "attempts": len(call.attempts),
+        "attempts": call.tries,
     }
     if call.error_code is not None:
         line["code"] = call.error_code

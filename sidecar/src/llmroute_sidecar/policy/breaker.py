@@ -135,6 +135,14 @@ class Breaker:
         self._probing = True
         return Permit(probe=True, epoch=self._epoch)
 
+    def admits(self, now: float) -> bool:
+        """Whether `admit` would give a permit. Changes nothing."""
+        if self._rest_until > now:
+            return False
+        if self._state is State.CLOSED:
+            return True
+        return not self._probing and (self._state is State.HALF_OPEN or now >= self._opened_at + self._reset)
+
     def record(self, permit: Permit, outcome: Outcome, now: float, rest_until: float | None = None) -> None:
         """What came of an attempt. `rest_until` goes with THROTTLED, and is heeded with no other outcome."""
         if outcome is Outcome.THROTTLED and rest_until is not None and rest_until > self._rest_until:

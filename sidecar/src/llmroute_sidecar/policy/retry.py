@@ -73,6 +73,14 @@ def backoff(attempt: int, base: float, jitter: float) -> float:
     return min(base * 2.0**doublings, BACKOFF_MAX) * jitter
 
 
+def pause_before_retry(attempt: int, base: float, jitter: float, asked: float | None) -> float | None:
+    """Seconds to wait before a retry, after the `attempt`-th try (from 1): the back-off, or what the upstream `asked`
+    for where that is longer; None where it asked for more than BACKOFF_MAX: others may serve at once."""
+    if asked is not None and asked > BACKOFF_MAX:
+        return None
+    return max(backoff(attempt, base, jitter), asked or 0.0)
+
+
 @lru_cache(4096)  # a window that has just counted a request always resets after its whole length
 def format_reset(seconds: float) -> str:
     """OpenAI's form of a time to wait: `120ms`, `1s`, `1m30s`, `6m0s`, `2h0m0s`; rounded up, to milliseconds below

@@ -67,6 +67,12 @@ class Metrics:
             ["from_model", "to_model"],
             registry=registry,
         )
+        self._retries_refused = Counter(
+            "llmroute_retries_refused_total",
+            "Retries not made because the upstream's retry budget was spent.",
+            ["upstream"],
+            registry=registry,
+        )
         self._reloads = Counter(
             "llmroute_config_reloads_total", "Readings of a changed configuration.", ["result"], registry=registry
         )
@@ -96,6 +102,9 @@ class Metrics:
 
     def circuit_open(self, upstream: str) -> None:
         self._circuit_open.labels(upstream).inc()
+
+    def retry_refused(self, upstream: str) -> None:
+        self._retries_refused.labels(upstream).inc()
 
     def fallback_used(self, from_model: str, to_model: str) -> None:
         self._fallback_used.labels(from_model, to_model).inc()

@@ -1,8 +1,10 @@
-"""What lives on while snapshots come and go: each upstream's connections and breaker.
+"""What lives on while snapshots come and go: each upstream's connections, breaker and retry budget, and whose turn it
+is among a model's targets.
 
-State is carried over by identity: the same route, name and URL keep the breaker; the same TLS and pool size keep the
-connections too. A request finishes on the states it began with; what nobody refers to any more is closed once its last
-request has ended (a client cache that closed connections in use cost LiteLLM 40 % of calls).
+State is carried over by identity: the same route, name and URL keep breaker and budget; the same TLS and pool size keep
+the connections too; a model whose targets stay keeps its turns. A request finishes on the states it began with; what
+nobody refers to any more is closed once its last request has ended (a client cache that closed connections in use cost
+LiteLLM 40 % of calls).
 """
 
 import asyncio
@@ -11,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmroute_sidecar.policy.breaker import Breaker
+from llmroute_sidecar.policy.retry_budget import RetryBudget
+from llmroute_sidecar.policy.turns import Turns
 from llmroute_sidecar.snapshot import Snapshot, Upstream
 from llmroute_sidecar.upstream.exchange import Caller
 from llmroute_sidecar.upstream.mock import MockCaller
@@ -26,6 +30,7 @@ class LiveUpstream:
     breaker: Breaker
     caller: Caller | None
     unavailable: str | None
+    retries: RetryBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class Serving:
 
     snapshot: Snapshot
     live: Mapping[str, LiveUpstream]
+    turns: Mapping[str, Turns]
 
 
 def adopt(
@@ -53,18 +59,21 @@ def _adopt(old: LiveUpstream | None, config: Upstream, loop: asyncio.AbstractEve
     if old is not None and old.config.url == config.url:
         breaker = old.breaker
         breaker.reconfigure(config.breaker_max_failures, config.breaker_reset)
+        retries = old.retries
+        retries.reconfigure(config.retry_percent, config.retry_burst)
     else:
         breaker = Breaker(config.breaker_max_failures, config.breaker_reset)
+        retries = RetryBudget(config.retry_percent, config.retry_burst)
     if config.unavailable is not None:
-        return LiveUpstream(config, breaker, None, config.unavailable)
+        return LiveUpstream(config, breaker, None, config.unavailable, retries)
     if old is not None and old.caller is not None and _same_connections(old.config, config):
-        return LiveUpstream(config, breaker, old.caller, None)
+        return LiveUpstream(config, breaker, old.caller, None, retries)
     try:
         caller: Caller = MockCaller(config.url) if config.url.scheme == "mock" else HttpCaller(config, loop)
     except (ssl.SSLError, ValueError):
         reason = "tls_secret_invalid" if config.url.scheme == "https" else "url_invalid"
-        return LiveUpstream(config, breaker, None, reason)
-    return LiveUpstream(config, breaker, caller, None)
+        return LiveUpstream(config, breaker, None, reason, retries)
+    return LiveUpstream(config, breaker, caller, None, retries)
 
 
 def _same_connections(old: Upstream, new: Upstream) -> bool:
