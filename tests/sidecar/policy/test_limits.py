@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmroute_sidecar.policy import limits
 from llmroute_sidecar.policy.limits import Admitted, Limiter, Refused, RequestLimit, Standing
+from llmroute_sidecar.policy.limits import places as keys_of_a_rule
+from llmroute_sidecar.policy.limits import requests as counting
 
 Use = tuple[RequestLimit, str]
 
@@ -171,13 +172,13 @@ def test_a_limit_of_a_billion_costs_no_more_than_its_slots() -> None:
     limiter, billion = Limiter(), rule(1_000_000_000, 60.0)
     for request in range(50_000):
         admitted(limiter.admit([(billion, "web")], request / 256))
-    assert slots(limiter, billion, "web") <= limits.SLOTS + 2
+    assert slots(limiter, billion, "web") <= counting.SLOTS + 2
     assert admitted(limiter.admit([(billion, "web")], 50_000 / 256)).remaining == pytest.approx(1e9 - 60 * 256, abs=30)
 
 
 def test_up_to_as_many_as_there_are_slots_a_limit_is_exact_to_the_stamp() -> None:
-    limiter, exact = Limiter(), rule(limits.SLOTS, 64.0)
-    stamps = [request / 64 for request in range(limits.SLOTS)]  # closer than a 1024th of the window
+    limiter, exact = Limiter(), rule(counting.SLOTS, 64.0)
+    stamps = [request / 64 for request in range(counting.SLOTS)]  # closer than a 1024th of the window
     for stamp in stamps:
         admitted(limiter.admit([(exact, "web")], stamp))
     for stamp in stamps:
@@ -193,23 +194,23 @@ def live_keys(limiter: Limiter, of: RequestLimit) -> int:
 
 def test_keys_beyond_the_bound_share_one_window() -> None:
     limiter, two = Limiter(), rule(2)
-    for number in range(limits.MAX_KEYS):
+    for number in range(keys_of_a_rule.MAX_KEYS):
         admitted(limiter.admit([(two, f"key {number}")], 0.0))
     passed = sum(isinstance(limiter.admit([(two, f"further {number}")], 1.0), Admitted) for number in range(1000))
     assert passed == 2
-    assert live_keys(limiter, two) == limits.MAX_KEYS
+    assert live_keys(limiter, two) == keys_of_a_rule.MAX_KEYS
     admitted(limiter.admit([(two, "key 0")], 1.0))  # those that have a place keep it
 
 
 def test_idle_keys_make_room_for_new_ones() -> None:
     limiter, one = Limiter(), rule(1, 10.0)
-    for number in range(3 * limits.MAX_KEYS):
+    for number in range(3 * keys_of_a_rule.MAX_KEYS):
         admitted(limiter.admit([(one, f"key {number}")], number / 512))
     assert live_keys(limiter, one) <= 10 * 512 + 2
 
 
 def test_a_key_in_use_does_not_hide_an_idle_one() -> None:
-    with patch.object(limits, "MAX_KEYS", 2):
+    with patch.object(keys_of_a_rule, "MAX_KEYS", 2):
         limiter, five = Limiter(), rule(5, 10.0)
         for key, now in (("busy", 0.0), ("idle", 1.0), ("busy", 9.0), ("new", 11.0)):
             admitted(limiter.admit([(five, key)], now))
@@ -226,7 +227,7 @@ def test_a_key_that_is_refused_or_peeked_at_takes_no_place() -> None:
 
 
 def test_a_key_that_leaves_the_shared_window_cannot_double_its_limit() -> None:
-    with patch.object(limits, "MAX_KEYS", 1):
+    with patch.object(keys_of_a_rule, "MAX_KEYS", 1):
         limiter, two = Limiter(), rule(2, 10.0)
         admitted(limiter.admit([(two, "early")], 0.0))
         admitted(limiter.admit([(two, "late")], 9.0))  # shared
@@ -304,7 +305,7 @@ def test_it_decides_as_a_full_log_of_all_requests_would(steps: list[tuple[int, l
 def test_with_more_keys_than_places_no_key_gets_more_than_its_limit(
     steps: list[tuple[int, list[Use]]], places: int
 ) -> None:
-    with patch.object(limits, "MAX_KEYS", places):
+    with patch.object(keys_of_a_rule, "MAX_KEYS", places):
         limiter, log, now = Limiter(), Log(), 0.0
         for ticks, several in steps:
             uses = several[:1]  # each rule once, as the pipeline has it
@@ -323,7 +324,7 @@ def test_with_more_keys_than_places_no_key_gets_more_than_its_limit(
 @given(st.lists(TICKS, max_size=150), st.integers(5, 40))
 @settings(max_examples=300, deadline=None)
 def test_shared_slots_never_admit_too_many_and_delay_by_no_more_than_a_slot(ticks: list[int], requests: int) -> None:
-    with patch.object(limits, "SLOTS", 4):  # so each rule above is one of many requests a slot
+    with patch.object(counting, "SLOTS", 4):  # so each rule above is one of many requests a slot
         use = (rule(requests, 2.0), "web")
         limiter, log, now = Limiter(), Log(), 0.0
         for step in ticks:

@@ -15,15 +15,7 @@ the time of its last request, is W old. Up to N = SLOTS requests only those of t
 the window is exact to the stamp. For larger N a slot takes what comes within W/SLOTS of its first request: a window
 costs about SLOTS slots however large N is, and a request may be refused up to W/SLOTS too long (59 ms for a minute).
 
-*Keys are bounded*, since a client may ask for any model name and each would be a key: MAX_KEYS for each rule. They
-stand in order of their last counted request, so the first is always the one that goes idle (empty) first; each new
-key drops up to two idle ones before it takes a place. Only a counted request makes a key. Where no place is left, new
-keys share one overflow window with the rule's numbers: together they get what one of them would have had alone.
-
-The overflow window must not be a way to twice the limit: a key may have used it up before a place became free. So
-while it holds anything, a key that takes a place inherits its whole count, as one slot that leaves when the overflow
-window's last request does. No key can be kept out for longer than W by that, as nothing is added to the overflow
-window while places are free.
+*Keys are bounded* in number: see `places.py`.
 
 *Reload*: state belongs to a rule's id. Changed numbers apply to the history that is there; what had left a shorter
 window is not remembered for a longer one.
@@ -32,53 +24,14 @@ window is not remembered for a longer one.
 caller's to bound.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
 
-import msgspec
+from llmroute_sidecar.policy.limits.places import Places
+from llmroute_sidecar.policy.limits.rules import Admitted, Refused, RequestLimit, Standing
 
 SLOTS = 1024
-MAX_KEYS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLimit:
-    """A rule: at most `requests` in any `window` seconds, counted apart `per` what it says."""
-
-    id: str
-    """Identity over reloads: `<route>/<limit>`."""
-    name: str
-    per: Literal["Client", "Model", "Upstream", "Gateway"]
-    requests: int
-    window: float
-
-
-class Standing(msgspec.Struct, frozen=True):
-    """How a key stands with a limit, for the `x-ratelimit-*` headers."""
-
-    name: str
-    limit: int
-    remaining: int
-    reset: float
-    """Seconds until the window is empty again if nothing more comes: OpenAI's "time until the limit resets to its
-    initial state"."""
-
-
-class Admitted(msgspec.Struct, frozen=True):
-    standing: Standing | None
-    """Of the strictest limit: the least remaining, then the longest reset. None where no limit applies."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Nothing was counted. Where several limits refuse, it is the one with the longest wait."""
-
-    standing: Standing
-    retry_after: float
-    """Seconds until a request of this kind may be admitted, if nothing else takes its place."""
-
 
 _UNLIMITED = Admitted(None)
 
@@ -95,14 +48,14 @@ class _Window:
         self.newest_began = 0.0
         """When the first request of the newest slot came."""
 
-    def expire(self, rule: RequestLimit, now: float) -> None:
-        ends, window = self.ends, rule.window
-        while ends and ends[0] + window <= now:
+    def expire(self, length: float, now: float) -> None:
+        ends = self.ends
+        while ends and ends[0] + length <= now:
             ends.popleft()
             self.count -= self.counts.popleft()
 
-    def idle(self, rule: RequestLimit, now: float) -> bool:
-        return not self.ends or self.ends[-1] + rule.window <= now
+    def idle(self, length: float, now: float) -> bool:
+        return not self.ends or self.ends[-1] + length <= now
 
     def add(self, rule: RequestLimit, now: float) -> None:
         self.count += 1
@@ -135,39 +88,13 @@ class _Window:
         return Refused(Standing(rule.name, rule.requests, 0, reset), wait)
 
 
-class _Keys:
-    """The windows of one rule, by key, the longest unused first."""
-
-    __slots__ = ("overflow", "windows")
-
-    def __init__(self) -> None:
-        self.windows: OrderedDict[str, _Window] = OrderedDict()
-        self.overflow = _Window()
-
-    def newcomer(self, rule: RequestLimit, now: float) -> _Window:
-        """A window for a key that has none: the overflow window, or one that takes its place once it has counted."""
-        windows = self.windows
-        for _ in range(2):  # one more than can be added, so that idle keys do not pile up
-            if not windows or not next(iter(windows.values())).idle(rule, now):
-                break
-            windows.popitem(last=False)
-        overflow = self.overflow
-        overflow.expire(rule, now)
-        if len(windows) >= MAX_KEYS:
-            return overflow
-        window = _Window()
-        if overflow.count:
-            window.inherit(overflow)
-        return window
-
-
 class Limiter:
-    """All windows of this process."""
+    """All windows of requests of this process."""
 
     __slots__ = ("_keys", "_now")
 
     def __init__(self) -> None:
-        self._keys: dict[str, _Keys] = {}
+        self._keys: dict[str, Places[_Window]] = {}
         """By rule id."""
         self._now = float("-inf")
 
@@ -186,12 +113,12 @@ class Limiter:
         for rule, key in uses:
             keys = self._keys.get(rule.id)
             if keys is None:
-                keys = self._keys[rule.id] = _Keys()
+                keys = self._keys[rule.id] = Places(_Window)
             window = keys.windows.get(key)
             if window is None:
-                window = keys.newcomer(rule, now)
+                window = keys.newcomer(rule.window, now)
             else:
-                window.expire(rule, now)
+                window.expire(rule.window, now)
             if window.count >= rule.requests:
                 refusal = window.refusal(rule, now)
                 if refused is None or refusal.retry_after > refused.retry_after:
@@ -223,13 +150,22 @@ class Limiter:
         self._now = now
         keys = self._keys.get(rule.id)
         if keys is None:
-            keys = self._keys[rule.id] = _Keys()
+            keys = self._keys[rule.id] = Places(_Window)
         window = keys.windows.get(key)
         if window is None:
-            window = keys.newcomer(rule, now)
+            window = keys.newcomer(rule.window, now)
         else:
-            window.expire(rule, now)
+            window.expire(rule.window, now)
         return window.refusal(rule, now) if window.count >= rule.requests else None
+
+    def remaining(self, rule: RequestLimit, keys: int, now: float) -> int:
+        """What is left to the key that has the least, of the `keys` that were used last."""
+        places = self._keys.get(rule.id)
+        most = 0
+        for window in () if places is None else (*islice(reversed(places.windows.values()), keys), places.overflow):
+            window.expire(rule.window, max(now, self._now))
+            most = max(most, window.count)
+        return max(0, rule.requests - most)
 
     def keep_only(self, rules: Iterable[RequestLimit]) -> None:
         """Forgets the windows of rules that are gone; by id, so a rule with new numbers keeps its history."""
