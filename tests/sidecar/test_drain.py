@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway_process import KEY, GatewayProcess, running, spec
+from tests.gateway_process import KEY, GatewayProcess, end, running, spec, start, write_secret
 from tests.provider import DONE, END, STREAM_HEAD, ProviderRequest, chunk, completion, event, providing, response
 from tests.waiting import wait_until
 
@@ -118,6 +118,24 @@ def test_a_call_that_waits_behind_another_on_its_connection_is_refused(tmp_path:
             assert chunk(DONE) + END + b"HTTP/1.1 503 " in answer
             assert b'"not_ready"' in answer
         assert gateway.exit_code() == 0
+
+
+def test_without_a_configuration_yet_it_is_not_ready_and_says_so(tmp_path: Path) -> None:
+    gateway = start(tmp_path)
+    try:
+        assert gateway.get("/health").status_code == 200
+        ready = gateway.get("/ready")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "no configuration yet")
+        refused = gateway.post({"model": "gpt"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["x-request-id"]
+        write_secret(gateway.secrets_dir, "clients", {"app": KEY})
+        gateway.write({"chat": spec("mock://local")})
+        assert gateway.get("/ready").status_code == 200
+        assert gateway.post({"model": "gpt"}).status_code == 200
+    finally:
+        end(gateway)
 
 
 def test_an_idle_gateway_stops_at_once(tmp_path: Path) -> None:
