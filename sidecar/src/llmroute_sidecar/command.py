@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # each command imports what it needs only: `validate` should 
     from llmroute_sidecar.process import Observer
 
 DEFAULT_SECRETS_DIR = "/var/run/llmroute/secrets"
+LITELLM_PYTHON = "LLMROUTE_LITELLM_PYTHON"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         help="mounted Secrets, as SECRET/ENTRY (%(default)s)",
     )
     _add_ports(serve)
+    _add_litellm(serve)
     _add_log_level(serve, "info")
     serve.set_defaults(command=_serve)
 
@@ -48,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_choice(run)
     run.add_argument("--secrets-dir", type=Path, help="where Secrets are that stand in no file, as SECRET/ENTRY")
     _add_ports(run)
+    _add_litellm(run)
     # What else `serve` logs is told on stderr, in words.
     _add_log_level(run, "error")
     run.set_defaults(command=_run)
@@ -93,6 +96,24 @@ def _add_ports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--admin-port", type=_port, default=8791, help="admin port (%(default)s; 0: any free one)")
     parser.add_argument(
         "--grace", type=float, default=30.0, help="seconds for calls under way at the end (%(default)s)"
+    )
+
+
+def _add_litellm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--litellm-python",
+        type=Path,
+        metavar="PATH",
+        default=os.environ.get(LITELLM_PYTHON) or None,
+        help="an interpreter whose environment has litellm, for litellm:// upstreams; without one they are unavailable "
+        f"(${LITELLM_PYTHON})",
+    )
+    parser.add_argument(
+        "--litellm-idle",
+        type=float,
+        metavar="SECONDS",
+        default=900.0,
+        help="end the process of a litellm:// upstream that was not called for so long (%(default)s; 0: never)",
     )
 
 
@@ -145,9 +166,17 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
     from llmroute_sidecar import process
     from llmroute_sidecar.config.reload import Reloader
     from llmroute_sidecar.telemetry import log
+    from llmroute_sidecar.upstream.worker import WorkerSettings
 
     writer = log.configure(options.log_level)
-    settings = process.Settings(options.host, options.port, options.admin_host, options.admin_port, options.grace)
+    settings = process.Settings(
+        options.host,
+        options.port,
+        options.admin_host,
+        options.admin_port,
+        options.grace,
+        litellm=WorkerSettings(options.litellm_python, options.litellm_idle),
+    )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(process.run(Reloader(source), settings, writer, observer))

@@ -24,6 +24,8 @@ from llmroute_sidecar.server.data_port import DataPort
 from llmroute_sidecar.server.head import ServerLimits
 from llmroute_sidecar.telemetry.log import LogWriter
 from llmroute_sidecar.telemetry.metrics import Metrics
+from llmroute_sidecar.telemetry.workers import WorkerSeries
+from llmroute_sidecar.upstream.worker import Workers, WorkerSettings
 from llmroute_sidecar.version import VERSION
 
 logger = logging.getLogger("llmroute.gateway")
@@ -40,6 +42,7 @@ class Settings:
     grace: float = 30.0
     """Seconds that calls under way get at the end."""
     limits: ServerLimits = field(default_factory=ServerLimits)
+    litellm: WorkerSettings = field(default_factory=WorkerSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,11 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     loop = asyncio.get_running_loop()
     log.attach(loop)
     metrics = Metrics(VERSION)
-    gateway = Gateway(metrics, log, loop)
+    workers = Workers(settings.litellm, loop)
+    gateway = Gateway(metrics, log, loop, workers)
+    metrics.registry.register(
+        WorkerSeries(lambda: [(worker.name, worker.resident_bytes, worker.restarts) for worker in workers])
+    )
     data_port = DataPort(gateway, metrics, settings.limits, loop)
 
     def take_over(reload: Reload) -> None:
@@ -101,7 +108,7 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     gc.freeze()  # what was imported stays: later collections need not look at it
     admin = _AdminServer(
         uvicorn.Config(
-            admin_app(gateway, metrics, lambda: reloader.status, VERSION),
+            admin_app(gateway, metrics, lambda: reloader.status, VERSION, workers),
             host=settings.admin_host,
             port=settings.admin_port,
             log_config=None,
@@ -134,6 +141,7 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     data_port.shut()
     admin.should_exit = True
     await asyncio.gather(watch, admin_task, return_exceptions=True)
+    await workers.end()
     logger.info("stopped")
     log.detach()
 

@@ -9,11 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import msgspec
+
 from llmroute_contract import compiled as c
 from llmroute_contract.scalars import UpstreamUrl, parse_upstream_url
 from llmroute_sidecar.policy.keys import Client, KeyRing, parse_keys
 from llmroute_sidecar.policy.limits import RequestLimit
 from llmroute_sidecar.policy.plan import ModelEntry, ModelTable, Target
+
+
+LITELLM_START_SECONDS = 30.0
+"""What a call waits for a litellm worker at least: importing litellm takes longer than any connection."""
 
 
 class Secrets(Protocol):
@@ -62,6 +68,7 @@ class Upstream:
     """Why it cannot be called at all (a Secret is missing, a scheme is not served), in a word for `attempts`."""
     retry_percent: int = 20
     retry_burst: int = 10
+    litellm: c.CompiledLitellm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,8 @@ def build(
         for upstream in route.upstreams:
             made = _upstream(route.name, upstream, per_upstream, secrets, missing)
             upstreams[made.id] = made
-        entries += [_entry(route.name, model) for model in route.models]
+        own = _own_models(route.upstreams)
+        entries += [_entry(route.name, model, own) for model in route.models]
         if default is None and route.default_upstream is not None:
             default = (route.name, f"{route.name}/{route.default_upstream}")
         keys += _keys(route, secrets, missing)
@@ -165,8 +173,12 @@ def _request_limit(route: str, limit: c.CompiledLimit) -> RequestLimit:
     return RequestLimit(f"{route}/{limit.name}", limit.name, limit.per, limit.requests or 0, limit.window or 60.0)
 
 
-def _entry(route: str, model: c.CompiledModel) -> ModelEntry:
-    targets = tuple(Target(f"{route}/{target.upstream}", target.model, target.weight) for target in model.targets)
+def _entry(route: str, model: c.CompiledModel, own: Mapping[str, str]) -> ModelEntry:
+    """`own` are the models that upstreams name themselves."""
+    targets = tuple(
+        Target(f"{route}/{target.upstream}", target.model or own.get(target.upstream), target.weight)
+        for target in model.targets
+    )
     keep_alive: tuple[float, float] | None = None
     if model.keep_alive_after is not None and model.keep_alive_every is not None:
         keep_alive = (model.keep_alive_after, model.keep_alive_every)
@@ -180,6 +192,12 @@ def _entry(route: str, model: c.CompiledModel) -> ModelEntry:
         model.sticky_header,
         keep_alive,
     )
+
+
+def _own_models(upstreams: Iterable[c.CompiledUpstream]) -> dict[str, str]:
+    """Of upstreams whose URL names a model, as `litellm://provider/model` does, that model."""
+    urls = {upstream.name: upstream.url for upstream in upstreams if upstream.url.startswith("litellm://")}
+    return {name: parse_upstream_url(url).path[1:] for name, url in urls.items() if parse_upstream_url(url).path}
 
 
 def _keys(route: c.CompiledRoute, secrets: Secrets, missing: list[MissingSecret]) -> list[tuple[bytes, Client]]:
@@ -222,7 +240,9 @@ def _upstream(
     credential: str | None = None
     if upstream.credential is not None:
         raw = secret(upstream.credential, "credential.secretRef")
-        credential = _header_text(raw) if raw is not None else None
+        credential = None
+        if raw is not None:
+            credential = _header_text(_on_one_line(raw) if upstream.url.startswith("litellm://") else raw)
         if credential is None:
             unavailable = "credential_missing"
     tls: TlsMaterial | None = None
@@ -237,8 +257,9 @@ def _upstream(
         if (upstream.tls.ca and ca is None) or (upstream.tls.client_cert_secret and (cert is None or key is None)):
             unavailable = "tls_secret_missing"
     url = parse_upstream_url(upstream.url)
+    connect_timeout = upstream.connect_timeout
     if url.scheme == "litellm":
-        unavailable = "litellm_not_served"
+        connect_timeout = max(connect_timeout, LITELLM_START_SECONDS)
     return Upstream(
         id=f"{route}/{upstream.name}",
         name=upstream.name,
@@ -248,7 +269,7 @@ def _upstream(
         credential=credential,
         tls=tls,
         headers=tuple(upstream.headers.items()),
-        connect_timeout=upstream.connect_timeout,
+        connect_timeout=connect_timeout,
         first_token_timeout=upstream.first_token_timeout,
         idle_timeout=upstream.idle_timeout,
         request_timeout=upstream.request_timeout,
@@ -259,7 +280,17 @@ def _upstream(
         unavailable=unavailable,
         retry_percent=upstream.retry_percent,
         retry_burst=upstream.retry_burst,
+        litellm=upstream.litellm or None,
     )
+
+
+def _on_one_line(value: bytes) -> bytes:
+    """A credential of several parts (AWS's) is a JSON object, which people write over several lines."""
+    try:
+        parts = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return value
+    return msgspec.json.encode(parts) if isinstance(parts, dict) else value
 
 
 def _header_text(value: bytes) -> str | None:

@@ -23,6 +23,7 @@ from llmroute_sidecar.telemetry.log import LogWriter, exception_text, timestamp
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.upstream.exchange import Headers
 from llmroute_sidecar.upstream.registry import Serving, adopt
+from llmroute_sidecar.upstream.worker import Workers, WorkerSettings
 
 POD = "pod"
 """The client's name where a route asks for no key: whoever reaches the loopback port is the pod itself."""
@@ -31,8 +32,11 @@ POD = "pod"
 class Gateway:
     """Serves calls from the current snapshot. One for a process."""
 
-    def __init__(self, metrics: Metrics, log: LogWriter, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, metrics: Metrics, log: LogWriter, loop: asyncio.AbstractEventLoop, workers: Workers | None = None
+    ) -> None:
         self._loop = loop
+        self._workers = workers or Workers(WorkerSettings(), loop)
         self._metrics = metrics
         self._log = log
         self._limiter = Limiter()
@@ -48,7 +52,7 @@ class Gateway:
     def use(self, snapshot: Snapshot) -> None:
         """Serves new requests from `snapshot`. State that it does not concern lives on."""
         previous = self.serving
-        live = adopt(previous.live if previous else {}, snapshot, self._loop)
+        live = adopt(previous.live if previous else {}, snapshot, self._workers, self._loop)
         self.serving = Serving(snapshot, live, snapshot.models.turns(previous.turns if previous else {}))
         rules = [limit for route in snapshot.routes.values() for limit in route.limits]
         rules += [limit for upstream in snapshot.upstreams.values() for limit in upstream.limits]

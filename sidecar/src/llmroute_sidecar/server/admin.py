@@ -16,6 +16,7 @@ from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.server import endpoints
 from llmroute_sidecar.telemetry.log import timestamp
 from llmroute_sidecar.telemetry.metrics import Metrics
+from llmroute_sidecar.upstream.worker import Workers
 
 
 class RouteState(BaseModel):
@@ -32,6 +33,18 @@ class UnavailableUpstream(BaseModel):
     route: str
     upstream: str
     reason: str
+
+
+class LitellmWorker(BaseModel):
+    """The process behind a litellm:// upstream."""
+
+    route: str
+    upstream: str
+    state: str
+    """not_started, starting, ready, or resting after it died."""
+    pid: int | None
+    restarts: int
+    resident_bytes: int
 
 
 class Status(BaseModel):
@@ -53,16 +66,19 @@ class Status(BaseModel):
     models: list[str]
     missing_secrets: list[str]
     unavailable_upstreams: list[UnavailableUpstream]
+    litellm_workers: list[LitellmWorker]
     problems: list[str]
 
 
-def admin_app(gateway: Gateway, metrics: Metrics, reload_status: Callable[[], ReloadStatus], version: str) -> FastAPI:
+def admin_app(
+    gateway: Gateway, metrics: Metrics, reload_status: Callable[[], ReloadStatus], version: str, workers: Workers
+) -> FastAPI:
     app = FastAPI(title="llmroute gateway", version=version, docs_url="/docs", redoc_url=None)
 
     @app.get("/status")
     async def status() -> Status:
         """What is served, since when, and what is wrong with it."""
-        return _status(gateway, reload_status(), version)
+        return _status(gateway, reload_status(), version, workers)
 
     @app.get("/health", response_class=Response)
     async def health() -> Response:
@@ -87,7 +103,7 @@ def admin_app(gateway: Gateway, metrics: Metrics, reload_status: Callable[[], Re
     return app
 
 
-def _status(gateway: Gateway, reload: ReloadStatus, version: str) -> Status:
+def _status(gateway: Gateway, reload: ReloadStatus, version: str, workers: Workers) -> Status:
     serving = gateway.serving
     snapshot = serving.snapshot if serving else None
     unavailable = [
@@ -119,6 +135,17 @@ def _status(gateway: Gateway, reload: ReloadStatus, version: str) -> Status:
         models=sorted(snapshot.model_names) if snapshot else [],
         missing_secrets=list(reload.missing_secrets),
         unavailable_upstreams=unavailable,
+        litellm_workers=[
+            LitellmWorker(
+                route=worker.route,
+                upstream=worker.name,
+                state=worker.state,
+                pid=worker.pid,
+                restarts=worker.restarts,
+                resident_bytes=worker.resident_bytes,
+            )
+            for worker in workers
+        ],
         problems=list(reload.problems),
     )
 

@@ -25,6 +25,7 @@ BrokenReason = Literal[
     "connection_lost",
     "bad_response",
     "mock_failure",
+    "worker_unavailable",
 ]
 
 

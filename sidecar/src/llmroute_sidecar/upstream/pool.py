@@ -8,6 +8,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 
 from llmroute_sidecar.snapshot import Upstream
 from llmroute_sidecar.upstream.exchange import BrokenReason, OutgoingRequest, UpstreamBroken
@@ -41,6 +42,11 @@ class HttpCaller:
     def open_connections(self) -> int:
         """Connections that exist or are being made."""
         return self._open
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way, or making its connection."""
+        return self._open > len(self._idle)
 
     async def open(self, request: OutgoingRequest, deadline: float, *, fresh: bool = False) -> HttpConnection:
         connection = await self._acquire(deadline, fresh)
@@ -104,14 +110,7 @@ class HttpCaller:
 
         try:
             async with asyncio.timeout_at(deadline):
-                _, connection = await self._loop.create_connection(
-                    make,
-                    self._host,
-                    self._port,
-                    ssl=self._ssl,
-                    server_hostname=self._host if self._ssl else None,
-                )
-                return connection
+                return await self._dial(make)
         except BaseException as error:
             for connection in made:
                 connection.discard()  # it may have come about in the very moment that it was given up
@@ -122,6 +121,13 @@ class HttpCaller:
             if isinstance(error, UnicodeError):
                 raise UpstreamBroken("dns_failed") from None
             raise
+
+    async def _dial(self, make: Callable[[], HttpConnection]) -> HttpConnection:
+        """The way to the upstream, which other kinds of upstreams have in other places."""
+        _, connection = await self._loop.create_connection(
+            make, self._host, self._port, ssl=self._ssl, server_hostname=self._host if self._ssl else None
+        )
+        return connection
 
     def _ended(self, connection: HttpConnection) -> None:
         """The connection's exchange is over: handed on or kept if it may be, closed otherwise."""
