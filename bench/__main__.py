@@ -11,7 +11,7 @@ from types import FrameType
 
 from bench import __doc__ as about
 from bench import load, machine, measures, profile, provision, report, rounds
-from bench.contenders import Absent, Contender, Effort
+from bench.contenders import OURS, Absent, Contender, Effort
 from bench.contenders.envoy import Envoy
 from bench.contenders.litellm import LiteLlm
 from bench.contenders.llmroute import Llmroute
@@ -20,7 +20,7 @@ from bench.contenders.portkey import Portkey
 from bench.provision import say
 from tools import debian
 
-NAMES = ("nginx", "envoy", "portkey", "litellm", "llmroute")
+NAMES = ("nginx", "envoy", "portkey", "litellm", OURS)
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
         "envoy": lambda: Envoy(provision.tools()),
         "portkey": lambda: Portkey(provision.portkey()),
         "litellm": lambda: LiteLlm(provision.litellm()),
-        "llmroute": lambda: Llmroute(arguments.gateway or _gateway()),
+        OURS: lambda: Llmroute(arguments.gateway or _gateway()),
     }
     contenders: list[Contender] = []
     versions: dict[str, str] = {}
@@ -61,6 +61,7 @@ def main() -> int:
     )
     busy_before = machine.busy_share(cores)
     os.sched_setaffinity(0, {cores.rig})  # wrk and the stand-in inherit it
+    sys.setswitchinterval(0.0005)  # or the thread that changes configuration would hold up the prober
     plan = rounds.QUICK if arguments.quick else rounds.FULL
     began = time.monotonic()
     visits = rounds.run(contenders, plan, cores)
@@ -77,8 +78,9 @@ def main() -> int:
         report.put_between_marks(arguments.markdown, text)
         say(f"written into {arguments.markdown}")
     say(f"all samples: {report.write(arguments.out, visits, facts, versions, caveats)}")
-    if arguments.profile and measures.OURS in found:
-        profile.profile(contenders[-1], provision.tools(), cores, arguments.out)
+    if arguments.profile and OURS in found:
+        ours = next(one for one in contenders if one.name == OURS)
+        profile.profile(ours, provision.tools(), cores, arguments.out)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from bench.measures import CEILING, MEASURES, OURS, PEERS, Medians, compare, full_title
+from bench.contenders import OURS
+from bench.measures import CEILING, MEASURES, PEERS, Medians, compare, full_title
 from bench.rounds import Plan
 
 Bar = tuple[str, Callable[[Medians], bool]]

@@ -71,5 +71,5 @@ def describe() -> dict[str, str]:
         "cpu": model,
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "rig's python": platform.python_version(),
     }

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.contenders import OURS
 from bench.rounds import DIRECT, Visit
 
-OURS = "llmroute"
 PEERS = ("envoy", "portkey", "litellm", "nginx")
 CEILING = "nginx"
 """No policy at all: nobody is to be ahead of it."""
@@ -60,7 +60,8 @@ RELOAD_MEASURES = (
     Measure("reload_rps_per_cpu_share", "— of what that was without changes", ".0%", ratio=False),
     Measure("reload_p50_us", "added latency p50, 1 connection (µs)", ",.0f", less="p50_us"),
     Measure("reload_p99_us", "added latency p99, 1 connection (µs)", ",.0f", less="p99_us"),
-    Measure("reload_chunk_p99_ms", "{reload_streams} paced streams: each chunk p99 (ms)", ".2f"),
+    Measure("reload_first_p50_ms", "{reload_streams} paced streams: first chunk p50 (ms)", ".2f"),
+    Measure("reload_chunk_p99_ms", "— each chunk p99 (ms)", ".2f"),
     Measure("quiet_probe_p99_ms", "2,000 requests/s: p99 without changes (ms)", ".2f"),
     Measure("reload_probe_p99_ms", "— with", ".2f"),
     Measure("quiet_longest_ms", "— the longest anybody waited, without changes (ms)", ".1f", longest=True, ratio=False),

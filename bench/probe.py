@@ -83,7 +83,9 @@ class _Asking(asyncio.Protocol):
         head = self._received[:end].lower()
         at = head.find(_LENGTH)
         if at < 0 or self._transport is None:
-            raise Failed("an answer without a length")
+            if self._transport is not None:
+                self._transport.close()  # an answer without a length: connection_lost counts it
+            return
         length = int(head[at + len(_LENGTH) :].split(b"\r\n", 1)[0])
         if len(self._received) < end + 4 + length:
             return
@@ -147,7 +149,7 @@ async def _probe(endpoint: Endpoint, seconds: float) -> Probed:
 async def _connect(rig: _Rig, port: int) -> None:
     loop = asyncio.get_running_loop()
     try:
-        while rig.open < CONNECTIONS:
+        for _ in range(CONNECTIONS - rig.open):
             await loop.create_connection(lambda: _Asking(rig), "127.0.0.1", port)
     except OSError:
         rig.errors += 1

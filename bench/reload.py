@@ -54,6 +54,13 @@ def changing(setup: Setup, child: process.Child) -> Iterator[list[int]]:
         thread.join(10)
 
 
+def baseline(endpoint: Endpoint, plan: Reloads) -> dict[str, float]:
+    """How long anybody waits at most where there is no gateway: the rig's own part in it."""
+    values: dict[str, float] = {}
+    _probed(values, "quiet", endpoint, None, plan.seconds)
+    return values
+
+
 def measure(
     endpoint: Endpoint,
     setup: Setup,
@@ -111,10 +118,13 @@ def _settled(setup: Setup, wanted: int) -> int:
     return taken
 
 
-def _probed(values: dict[str, float], name: str, endpoint: Endpoint, child: process.Child, seconds: float) -> Probed:
-    waited = process.kept_waiting_seconds(child.pid)
+def _probed(
+    values: dict[str, float], name: str, endpoint: Endpoint, child: process.Child | None, seconds: float
+) -> Probed:
+    waited = process.kept_waiting_seconds(child.pid) if child else 0.0
     probed = probe(endpoint, seconds)
-    values[f"{name}_waited"] = (process.kept_waiting_seconds(child.pid) - waited) / seconds
+    if child:
+        values[f"{name}_waited"] = (process.kept_waiting_seconds(child.pid) - waited) / seconds
     values[f"{name}_probe_p50_ms"] = probed.p50_ms
     values[f"{name}_probe_p99_ms"] = probed.p99_ms
     values[f"{name}_longest_ms"] = probed.longest_ms

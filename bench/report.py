@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.bars import bars
-from bench.measures import MEASURES, OURS, PEERS, RELOAD_MEASURES, Measure, Medians, compare, full_title, medians
+from bench.contenders import OURS
+from bench.measures import MEASURES, PEERS, RELOAD_MEASURES, Measure, Medians, compare, full_title, medians
 from bench.rounds import DIRECT, Plan, Visit
 
 _COLUMNS = ("nginx", "envoy", "portkey", "litellm", OURS)
@@ -38,7 +39,7 @@ def section(
         changed = [name for name in columns if "reload_rps" in found[name]]
         parts += [
             "### While the configuration is changed each second",
-            _table(found, RELOAD_MEASURES, changed, plan),
+            _table(found, RELOAD_MEASURES, [*changed, DIRECT], plan),
         ]
     if peers:
         parts += [f"### {OURS} ÷ each of the others", _ratios(found, peers)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import load, machine, process, reload, streams
-from bench.contenders import READY_PATH, Absent, Contender, Effort, Ports, Setup
+from bench.contenders import OURS, READY_PATH, Absent, Contender, Effort, Ports, Setup
 from bench.load import Endpoint
 from bench.provision import say
 
@@ -33,13 +33,13 @@ class Plan:
     """For contenders whose effort is slow."""
     paced_rounds: int
     reload_rounds: int
+    """Of ours and of the stand-in."""
+    peers_reload_rounds: int
     load_seconds: float
     slow_load_seconds: float
     settle_seconds: float
     pace: streams.Pace
     reloads: reload.Reloads
-    peers_reload: bool
-    """Whether all who can reload are measured so, or the last contender alone: ours."""
     budget_seconds: float
     """No further visit begins after this."""
 
@@ -49,6 +49,7 @@ FULL = Plan(
     slow_rounds=2,
     paced_rounds=2,
     reload_rounds=2,
+    peers_reload_rounds=1,
     load_seconds=3,
     slow_load_seconds=5,
     settle_seconds=1,
@@ -56,7 +57,6 @@ FULL = Plan(
     reloads=reload.Reloads(
         seconds=4, pace=streams.Pace(streams=200, chunks=30, gap_ms=100, ramp_seconds=1), models=1000
     ),
-    peers_reload=True,
     budget_seconds=530,
 )
 QUICK = Plan(
@@ -64,6 +64,7 @@ QUICK = Plan(
     slow_rounds=1,
     paced_rounds=1,
     reload_rounds=1,
+    peers_reload_rounds=0,
     load_seconds=1,
     slow_load_seconds=3,
     settle_seconds=0.3,
@@ -71,7 +72,6 @@ QUICK = Plan(
     reloads=reload.Reloads(
         seconds=3, pace=streams.Pace(streams=100, chunks=20, gap_ms=100, ramp_seconds=1), models=1000
     ),
-    peers_reload=False,
     budget_seconds=125,
 )
 
@@ -102,7 +102,7 @@ def run(contenders: Sequence[Contender], plan: Plan, cores: machine.Cores) -> li
                     say(f"STOPPED in round {number + 1} of {plan.rounds}: the time is up")
                     return [visit for visit in visits if visit.contender not in out]
                 say(f"round {number + 1}/{plan.rounds}: {name}")
-                reloading = plan.peers_reload or contender is contenders[-1]
+                reloading = number < (plan.reload_rounds if name == OURS else plan.peers_reload_rounds)
                 try:
                     visits.append(_visit(contender, upstream, number, plan, cores, reloading))
                 except (process.Ended, load.Failed, Absent, OSError, subprocess.SubprocessError) as error:
@@ -177,6 +177,8 @@ def _visit(
         _loads(visit, Endpoint(upstream), plan, cores, None, Effort())
         if with_paced:
             _paced(visit, Endpoint(upstream), plan.pace, None)
+        if number < plan.reload_rounds:
+            visit.values.update(reload.baseline(Endpoint(upstream), plan.reloads))
         return visit
     effort = contender.effort
     visit = Visit(contender.name, number)
@@ -191,10 +193,10 @@ def _visit(
         visit.values["loaded_mib"] = process.rss_bytes(child.pid) / _MIB
         if with_paced:
             _paced(visit, endpoint, replace(plan.pace, streams=_few(plan.pace.streams, effort.paced_streams)), child)
-        if reloading and setup.change and number < plan.reload_rounds:
+        if reloading and setup.change:
             visit.values.update(reload.measure(endpoint, setup, child, plan.reloads, effort, visit.values))
         child.check()
-    if reloading and number < plan.reload_rounds:
+    if reloading:
         visit.values.update(_large(contender, upstream, plan, cores))
     return visit
 

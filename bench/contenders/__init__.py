@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+OURS = "llmroute"
 READY_PATH = "/ready"
 """Where a contender whose configuration says so answers 200."""
 CLIENT_KEY = "sk-bench-client-key"  # LiteLLM wants keys to begin so

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from bench.contenders import CLIENT_KEY, CONNECTIONS_MAX, MODEL, UPSTREAM_KEY, Absent, Contender, Ports, Setup
+from bench.contenders import CLIENT_KEY, CONNECTIONS_MAX, MODEL, OURS, UPSTREAM_KEY, Absent, Contender, Ports, Setup
 from llmroute_contract.compile import RouteSource, compile_gateway
 from llmroute_contract.llmroute import parse_spec
 
@@ -27,7 +27,7 @@ _RELOADS = re.compile(r'^llmroute_config_reloads_total\{result="applied"\} ([0-9
 
 
 class Llmroute(Contender):
-    name = "llmroute"
+    name = OURS
     setup = "keys, request limit, breaker, metrics, a JSON line for each request; looks at its ConfigMap each second"
 
     def __init__(self, program: Path) -> None:
