@@ -1,38 +1,35 @@
-"""The process behind a `litellm://` upstream: started on first use, watched, and started anew after a pause.
+"""The process behind a `litellm://` upstream: started on first use, watched, and started anew after a rest.
 
-One process an upstream, so that no credential but that upstream's is ever in it. Owns its life and the way in: a
-connection is one end of a socket pair, whose other end goes to the worker over its standard input. What is said over it
-is `litellm.py`'s matter, what the process does is `litellm_worker/`'s.
+One process an upstream, so that no credential but that upstream's is ever in it. Owns whether there is one; the process
+itself is `worker_process.py`'s matter, what is said to it `litellm.py`'s, what it does `litellm_worker/`'s.
 
     not_started ──first call──► starting ──ready──► ready ──idle for long, or not needed any more──► not_started
-                                    └──── ended ◄──────┘
-                                            └──► resting (calls fail at once) ──time──► not_started
+                                    └──── died ◄──────┘
+                                           └──► resting (calls fail at once) ──time──► not_started
 
 Each end that nobody asked for doubles the rest, from half a second to a minute, with jitter; a worker that lived for a
 while begins anew. Calls that come while it starts wait for it, all for the same start, within their own deadlines.
+
+A connection is one end of a socket pair, whose other end goes to the process over its standard input: there is no
+address that anybody else could connect to, and no file to make or to clean up.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-import msgspec
 
 from llmroute_sidecar.snapshot import Upstream
 from llmroute_sidecar.upstream.exchange import UpstreamBroken
 from llmroute_sidecar.upstream.http_connection import HttpConnection
 from llmroute_sidecar.upstream.pool import HttpCaller
+from llmroute_sidecar.upstream.worker_process import END_SECONDS, Died, WorkerProcess, logger
 
-logger = logging.getLogger("llmroute.litellm")
-
-PROGRAM = Path(__file__).resolve().parents[1] / "litellm_worker"
 START_SECONDS = 90.0
 """A start that takes longer is given up: importing litellm takes seconds, on a busy core without bytecode half a
 minute."""
@@ -40,22 +37,6 @@ STEADY_SECONDS = 60.0
 """A worker that was ready for so long has not failed before."""
 REST_SECONDS = (0.5, 60.0)
 """The first rest and the longest one."""
-END_SECONDS = 2.0
-"""For a worker to end by itself once its channel is closed."""
-_PASSED_ON = ("LANG", "LC_ALL", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ")
-_ENVIRONMENT = {
-    "PATH": os.defpath,
-    "HOME": "/nonexistent",  # no ~/.aws, no caches
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches its price list from the internet at import
-    "LITELLM_TELEMETRY": "False",
-    "LITELLM_LOG": "WARNING",
-    "MAX_IMAGE_URL_DOWNLOAD_SIZE_MB": "0",
-    "AWS_EC2_METADATA_DISABLED": "true",  # credentials come from Secrets, not from whom the pod could ask
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-}
-"""What a worker knows of its surroundings; of the gateway's own environment only `_PASSED_ON`."""
 
 State = Literal["not_started", "starting", "ready", "resting"]
 
@@ -67,55 +48,24 @@ class WorkerSettings:
     idle: float = 900.0
     """Seconds without a call after which a worker is ended; 0: never."""
 
-    @property
-    def usable(self) -> bool:
-        return self.python is not None and os.access(self.python, os.X_OK)
-
-
-class _Event(msgspec.Struct):
-    """A line of the worker's standard output. What it may hold is fixed here, so that nothing else gets into the
-    log."""
-
-    event: Literal["ready", "logged"]
-    litellm: str = ""
-    seconds: float = 0.0
-    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
-    logger: str = ""
-    at: str = ""
-    exception: str | None = None
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-
-
-@dataclass(slots=True)
-class _Running:
-    """One process. It has ended once `ended` is done."""
-
-    process: asyncio.subprocess.Process
-    channel: socket.socket
-    ready: "asyncio.Future[None]"
-    ended: "asyncio.Task[None] | None" = None
-    ready_since: float | None = None
-    unwanted: bool = False
-    """It was told to end."""
-    tasks: set["asyncio.Task[None]"] = field(default_factory=set)
-
 
 class Worker:
     """The worker of one upstream, whether there is a process just now or not."""
 
-    def __init__(self, upstream: Upstream, settings: WorkerSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, upstream: Upstream, python: Path, idle: float, loop: asyncio.AbstractEventLoop) -> None:
         self.route = upstream.route
         self.name = upstream.name
         self.restarts = 0
         """Starts after an end that nobody asked for."""
         self.callers: set[HttpCaller] = set()
         """Who calls it: more than one while a reload's older requests end."""
-        self._settings = settings
+        self._python = python
+        self._idle = idle
         self._loop = loop
-        self._running: _Running | None = None
+        self._process: WorkerProcess | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._ready_since: float | None = None
         self._failures = 0
         self._not_before = 0.0
         self._last_used = 0.0
@@ -126,33 +76,27 @@ class Worker:
     def state(self) -> State:
         if self._starting is not None:
             return "starting"
-        if self._running is not None and self._running.ready_since is not None:
+        if self._ready_since is not None:
             return "ready"
         return "resting" if self._loop.time() < self._not_before else "not_started"
 
     @property
     def pid(self) -> int | None:
-        return self._running.process.pid if self._running is not None else None
+        return self._process.pid if self._process is not None else None
 
     @property
     def resident_bytes(self) -> int:
-        """The process's resident memory; 0 where there is none."""
-        if self.pid is None:
-            return 0
-        try:
-            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        except (OSError, ValueError, IndexError):
-            return 0
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        """The process's memory; 0 where there is none."""
+        return self._process.resident_bytes if self._process is not None else 0
 
     async def connect(self, make: Callable[[], HttpConnection]) -> HttpConnection:
         """A new connection to the worker, which is started if need be. Raises UpstreamBroken while it rests."""
-        running = await self._started()
+        process = await self._started()
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
             with theirs:
-                socket.send_fds(running.channel, [b"c"], [theirs.fileno()])
+                process.hand_over(theirs)
             _, connection = await self._loop.create_unix_connection(make, sock=ours)
         except OSError:
             ours.close()
@@ -166,161 +110,13 @@ class Worker:
         """A call has ended."""
         self._last_used = self._loop.time()
 
-    async def _started(self) -> _Running:
-        running = self._running
-        if running is not None and running.ready_since is not None and not running.unwanted:
-            return running
-        if self._starting is None:
-            if self._loop.time() < self._not_before:
-                raise UpstreamBroken("worker_unavailable")
-            self._starting = self._loop.create_task(self._start())
-        # Shielded: a client that leaves does not end what others wait for, or will.
-        await asyncio.shield(self._starting)
-        if self._running is None or self._running.ready_since is None:
-            raise UpstreamBroken("worker_unavailable")
-        return self._running
-
-    async def _start(self) -> None:
-        """Starts a process and waits until it is ready, or has failed to be; both are told by the state."""
-        try:
-            if self._running is not None:  # one that was told to end: not two at a time
-                await self._end(self._running)
-            if self._failures:
-                self.restarts += 1
-            try:
-                running = await self._launch()
-            except OSError as error:
-                self._log(logging.ERROR, "litellm worker could not be started", error=os.strerror(error.errno or 0))
-                self._rest()
-                return
-            self._running = running
-            if not self.callers:
-                self._tell_to_end(running)  # the last one left meanwhile
-            try:
-                async with asyncio.timeout(START_SECONDS):
-                    await running.ready
-            except TimeoutError:
-                self._log(logging.ERROR, "litellm worker was not ready in time", seconds=START_SECONDS)
-                self._kill(running)
-                assert running.ended is not None
-                await running.ended
-            except _Ended:
-                pass  # `_watch` has told
-            else:
-                running.ready_since = self._last_used = self._loop.time()
-                self._watch_idleness()
-        finally:
-            self._starting = None
-
-    async def _launch(self) -> _Running:
-        python = self._settings.python
-        assert python is not None
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    str(python),
-                    "-I",
-                    str(PROGRAM),
-                    stdin=theirs.fileno(),
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    env={**_ENVIRONMENT, **environment},
-                    cwd="/",
-                    start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
-                )
-        except BaseException:
-            ours.close()
-            raise
-        ours.setblocking(False)
-        running = _Running(process, ours, self._loop.create_future())
-        running.tasks = {
-            self._loop.create_task(self._follow_events(running)),
-            self._loop.create_task(self._drain_errors(running)),
-        }
-        running.ended = self._loop.create_task(self._watch(running))
-        self._log(logging.INFO, "litellm worker starts", pid=process.pid)
-        return running
-
-    async def _watch(self, running: _Running) -> None:
-        """Waits for the process's end and says what it means."""
-        code = await running.process.wait()
-        await asyncio.gather(*running.tasks, return_exceptions=True)
-        running.channel.close()
-        if self._running is running:
-            self._running = None
-        if running.unwanted:
-            self._log(logging.INFO, "litellm worker ended", pid=running.process.pid)
-        else:
-            if running.ready_since is not None and self._loop.time() - running.ready_since > STEADY_SECONDS:
-                self._failures = 0
-            self._rest()
-            rest = round(self._not_before - self._loop.time(), 3)
-            self._log(logging.ERROR, "litellm worker died", pid=running.process.pid, code=code, rest_seconds=rest)
-        if not running.ready.done():
-            running.ready.set_exception(_Ended())
-            running.ready.exception()  # perhaps nobody waits
-
-    def _rest(self) -> None:
-        first, longest = REST_SECONDS
-        rest = min(longest, first * 2.0**self._failures) * self._random.uniform(0.5, 1.0)
-        self._failures += 1
-        self._not_before = self._loop.time() + rest
-
-    async def _follow_events(self, running: _Running) -> None:
-        stdout = running.process.stdout
-        assert stdout is not None
-        while line := await _line(stdout):
-            try:
-                event = _decode_event(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-            if event.event == "ready" and not running.ready.done():
-                running.ready.set_result(None)
-                fields = {"pid": running.process.pid, "litellm": event.litellm, "import_seconds": event.seconds}
-                self._log(logging.INFO, "litellm worker is ready", **fields)
-            elif event.event == "logged":
-                level = logging.getLevelName(event.level.upper())
-                where = f"{event.logger} {event.at}"[:200]
-                self._log(level, "litellm logged something", at=where, exception=event.exception)
-
-    async def _drain_errors(self, running: _Running) -> None:
-        """Standard error, with all that is printed. Until it is ready a worker has seen no call: the text is told, as
-        it says what keeps it from starting. After that it may quote keys and prompts: only its size is told."""
-        stderr = running.process.stderr
-        assert stderr is not None
-        told = 0
-        while data := await stderr.read(16 * 1024):
-            if running.ready.done():
-                self._log(logging.DEBUG, "litellm printed something", bytes=len(data))
-                continue
-            for line in data.decode("utf-8", "replace").splitlines():
-                if line.strip() and told < 100:
-                    told += 1
-                    self._log(logging.WARNING, "litellm worker says", text=line[:500])
-
-    def _watch_idleness(self) -> None:
-        """Ends the worker when it has not been used for long; one timer, set anew at most once in that time."""
-        self._idle_timer = None
-        running = self._running
-        if not self._settings.idle or running is None or running.unwanted:
-            return
-        now = self._loop.time()
-        busy = any(caller.busy for caller in self.callers)
-        due = (now if busy else self._last_used) + self._settings.idle
-        if due <= now:
-            self._tell_to_end(running)
-        else:
-            self._idle_timer = self._loop.call_at(due, self._watch_idleness)
-
     def stop(self) -> None:
         """Ends the process; a later call starts another."""
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
-        if self._running is not None:
-            self._tell_to_end(self._running)
+        if self._process is not None:
+            self._process.tell_to_end()
 
     async def end(self) -> None:
         """Stops the process and waits for its end. No call may come after it."""
@@ -328,47 +124,108 @@ class Worker:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
-        if self._running is not None:
-            await self._end(self._running)
+        await self._gone()
 
-    def _tell_to_end(self, running: _Running) -> None:
-        if not running.unwanted:
-            running.unwanted = True
-            with contextlib.suppress(OSError):
-                running.channel.shutdown(socket.SHUT_RDWR)
-            self._loop.call_later(END_SECONDS, self._kill, running)
+    # -- the start -----------------------------------------------------------------------------------------------------
 
-    async def _end(self, running: _Running) -> None:
-        self._tell_to_end(running)
-        assert running.ended is not None
+    async def _started(self) -> WorkerProcess:
+        process = self._process
+        if process is not None and self._ready_since is not None and not process.unwanted:
+            return process
+        if self._starting is None:
+            if self._loop.time() < self._not_before:
+                raise UpstreamBroken("worker_unavailable")
+            self._starting = self._loop.create_task(self._start())
+        # Shielded: a client that leaves does not end what others wait for, or will.
+        await asyncio.shield(self._starting)
+        if self._process is None or self._ready_since is None:
+            raise UpstreamBroken("worker_unavailable")
+        return self._process
+
+    async def _start(self) -> None:
+        """Starts a process and waits until it is ready, or has failed to be; both are told by the state."""
+        try:
+            await self._gone()  # one that was told to end: not two at a time
+            if self._failures:
+                self.restarts += 1
+            try:
+                process = await WorkerProcess.launch(self._python, self._id, self._loop)
+            except OSError as error:
+                fields = {"upstream": self._id, "error": os.strerror(error.errno or 0)}
+                logger.error("litellm worker could not be started", extra={"fields": fields})
+                self._rest()
+                return
+            self._process = process
+            self._watching = self._loop.create_task(self._watch(process))
+            if not self.callers:
+                process.tell_to_end()  # the last one left meanwhile
+            try:
+                await process.ready(START_SECONDS)
+            except TimeoutError:
+                fields = {"upstream": self._id, "seconds": START_SECONDS}
+                logger.error("litellm worker was not ready in time", extra={"fields": fields})
+                process.kill()
+                await self._watching
+            except Died:
+                await self._watching
+            else:
+                self._ready_since = self._last_used = self._loop.time()
+                self._watch_idleness()
+        finally:
+            self._starting = None
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def _watch(self, process: WorkerProcess) -> None:
+        """Waits for the process's end and says what it means."""
+        code = await process.wait()
+        lived = self._loop.time() - self._ready_since if self._ready_since is not None else 0.0
+        self._process = self._ready_since = None
+        fields: dict[str, object] = {"upstream": self._id, "pid": process.pid, "code": code}
+        if process.unwanted:
+            level, message = logging.INFO, "litellm worker ended"
+        else:
+            level, message = logging.ERROR, "litellm worker died"
+            if lived > STEADY_SECONDS:
+                self._failures = 0
+            fields["rest_seconds"] = round(self._rest(), 3)
+        logger.log(level, message, extra={"fields": fields})
+
+    def _rest(self) -> float:
+        first, longest = REST_SECONDS
+        rest = min(longest, first * 2.0**self._failures) * self._random.uniform(0.5, 1.0)
+        self._failures += 1
+        self._not_before = self._loop.time() + rest
+        return rest
+
+    async def _gone(self) -> None:
+        """Waits for the end of a process that there may still be."""
+        if self._process is None or self._watching is None:
+            return
+        self._process.tell_to_end()
         try:
             async with asyncio.timeout(END_SECONDS):
-                await asyncio.shield(running.ended)
+                await asyncio.shield(self._watching)
         except TimeoutError:
-            self._kill(running)
-            await asyncio.shield(running.ended)
+            self._process.kill()
+            await asyncio.shield(self._watching)
 
-    @staticmethod
-    def _kill(running: _Running) -> None:
-        if running.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                running.process.kill()
+    def _watch_idleness(self) -> None:
+        """Ends the worker when it has not been used for long; one timer, set anew at most once in that time."""
+        self._idle_timer = None
+        if not self._idle or self._process is None:
+            return
+        now = self._loop.time()
+        busy = any(caller.busy for caller in self.callers)
+        due = (now if busy else self._last_used) + self._idle
+        if due <= now:
+            self._process.tell_to_end()
+        else:
+            self._idle_timer = self._loop.call_at(due, self._watch_idleness)
 
-    def _log(self, level: int, message: str, **fields: object) -> None:
-        logger.log(level, message, extra={"fields": {"upstream": f"{self.route}/{self.name}", **fields}})
-
-
-class _Ended(Exception):
-    """The process ended before it was ready."""
-
-
-async def _line(stream: asyncio.StreamReader) -> bytes:
-    """The next line; b"" at the end. One that is longer than any of ours is passed over."""
-    while True:
-        try:
-            return await stream.readline()
-        except ValueError:
-            continue
+    @property
+    def _id(self) -> str:
+        return f"{self.route}/{self.name}"
 
 
 class Workers:
@@ -382,14 +239,15 @@ class Workers:
     @property
     def available(self) -> bool:
         """Whether there is an interpreter to run one with."""
-        return self._settings.usable
+        return self._settings.python is not None and os.access(self._settings.python, os.X_OK)
 
     def of(self, upstream: Upstream) -> Worker:
-        """The worker of an upstream. One that turns to another provider is another."""
+        """The worker of an upstream, where they are available. One that turns to another provider is another."""
         key = (upstream.id, upstream.url.host)
         worker = self._workers.get(key)
         if worker is None:
-            worker = self._workers[key] = Worker(upstream, self._settings, self._loop)
+            assert self._settings.python is not None
+            worker = self._workers[key] = Worker(upstream, self._settings.python, self._settings.idle, self._loop)
         return worker
 
     def dismiss(self, worker: Worker) -> None:
