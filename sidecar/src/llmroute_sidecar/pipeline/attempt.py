@@ -143,6 +143,7 @@ class AttemptEngine:
                     if pause is None or self._now() + pause >= deadline:
                         break
                     await asyncio.sleep(pause)
+                    call.waited += pause
                 except _BrokenOff:
                     return None
                 else:
@@ -180,6 +181,7 @@ class AttemptEngine:
         self._count(upstream)
         chain.tried = True
         call.tried = upstream.config.name
+        call.target = upstream.config
         call.tries += 1
         return permit
 
@@ -223,8 +225,11 @@ class AttemptEngine:
         if upstream.config.limits:
             self._limiter.admit([(limit, upstream.config.id) for limit in upstream.config.limits], self._now())
 
-    @staticmethod
-    def _note(call: Call, candidate: Candidate, upstream: LiveUpstream, reason: str, status: int | None = None) -> None:
+    def _note(
+        self, call: Call, candidate: Candidate, upstream: LiveUpstream, reason: str, status: int | None = None
+    ) -> None:
+        if reason != "served":  # what comes of that one is known at its end
+            self._metrics.came_of(upstream.config.name, reason)
         call.attempts.append(AttemptRecord(candidate.model, upstream.config.name, reason, status))
 
     async def _attempt(
@@ -252,6 +257,8 @@ class AttemptEngine:
             status = exchange.status
             _judge_status(exchange)
             await self._hold(exchange, fields, upstream, began, deadline)
+            if exchange.complete:
+                call.wait_ends()
             # The verdict falls here, not at the end: a probe that streams for minutes must not keep others waiting.
             breaker.record(permit, Outcome.NEUTRAL if 400 <= status < 500 else Outcome.SUCCESS, self._now())
             judged = True
@@ -279,6 +286,9 @@ class AttemptEngine:
                 exchange.abort()
             if not judged:
                 breaker.record(permit, outcome, now, None if rest is None else now + rest)
+            call.wait_ends()
+            if judged or left:
+                self._metrics.came_of(upstream.config.name, "client_left" if left else call.attempts[-1].reason)
             told = status or ("cancelled" if left else "error")
             self._metrics.attempt(upstream.config.name, told, time.perf_counter() - clock)
 
@@ -302,6 +312,7 @@ class AttemptEngine:
             candidate.upstream_model,
             fields.stream,
         )
+        call.wait_begins()
         for last in (False, True):
             exchange = await caller.open(request, min(deadline, self._now() + config.connect_timeout), fresh=last)
             try:
@@ -366,6 +377,8 @@ class AttemptEngine:
     ) -> None:
         """The answer's way to the client, past the point of no return."""
         whole_events = _is_event_stream(exchange.headers) and not _is_encoded(exchange.headers)
+        if whole_events:
+            call.first_token = time.perf_counter()
         begun = keep_alive is not None and keep_alive.begun
         if begun and not (whole_events and exchange.status == 200):
             self._end_begun(reply, error_as_event(call.path, bytes(exchange.buffer)))

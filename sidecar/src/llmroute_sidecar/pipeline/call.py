@@ -6,6 +6,7 @@ Owns the types and the ids (request id, trace id, W3C trace context). The server
 
 import random
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +15,8 @@ import msgspec
 
 from llmroute_sidecar.pipeline.errors import AttemptRecord, is_anthropic
 from llmroute_sidecar.policy.keys import Client
+from llmroute_sidecar.policy.plan import ModelEntry
+from llmroute_sidecar.snapshot import Upstream
 from llmroute_sidecar.upstream.exchange import Headers
 from llmroute_sidecar.upstream.registry import Serving
 
@@ -100,11 +103,21 @@ class Call:
     status: int = 0
     client: str | None = None
     model: str | None = None
+    entry: ModelEntry | None = None
+    """What serves the model, once that is known."""
     upstream: str | None = None
     tries: int = 0
     """How often an upstream was called for it."""
     tried: str | None = None
     """The upstream that was called last."""
+    target: Upstream | None = None
+    """The same, with all that is configured of it."""
+    waited: float = 0.0
+    """Seconds for upstreams, and in pauses between attempts."""
+    waits_since: float = 0.0
+    """By time.perf_counter, while it waits for an upstream; else 0."""
+    first_token: float = 0.0
+    """By time.perf_counter: when the content of a stream began to go to the client; 0 where that is not known."""
     fallback_model: str | None = None
     attempts: list[AttemptRecord] = field(default_factory=list)
     error_code: str | None = None
@@ -115,6 +128,16 @@ class Call:
     def anthropic(self) -> bool:
         """Whether errors are told in Anthropic's shape."""
         return is_anthropic(self.path)
+
+    def wait_begins(self) -> None:
+        """From here on an upstream's time passes, not the gateway's."""
+        self.waits_since = time.perf_counter()
+
+    def wait_ends(self) -> None:
+        """Again, it changes nothing."""
+        if self.waits_since:
+            self.waited += time.perf_counter() - self.waits_since
+            self.waits_since = 0.0
 
     def header(self, name: bytes) -> list[bytes]:
         """All values of a header of READ_HERE, as they came."""

@@ -15,11 +15,12 @@ from llmroute_sidecar.pipeline.body import BadBody, RequestFields, read_fields
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
 from llmroute_sidecar.pipeline.headers import where_it_went
+from llmroute_sidecar.pipeline.tell import is_told, log_line, tell_metrics
 from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
 from llmroute_sidecar.policy.limits import Limiter, Refused, RequestLimit, Standing
 from llmroute_sidecar.policy.retry import format_reset
 from llmroute_sidecar.snapshot import Route, Snapshot
-from llmroute_sidecar.telemetry.log import LogWriter, exception_text, timestamp
+from llmroute_sidecar.telemetry.log import LogWriter, exception_text
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.upstream.exchange import Headers
 from llmroute_sidecar.upstream.registry import Serving, adopt
@@ -134,6 +135,7 @@ class Gateway:
             return self.refuse(
                 call, "model_not_found", f"the model {fields.model!r} does not exist here; GET /v1/models lists them"
             )
+        call.entry = entry
         route = snapshot.routes[entry.route]
         refused = self._admit_client(call, fields, route) or self._admit_within_limits(call, fields, route)
         if refused is not None:
@@ -153,7 +155,9 @@ class Gateway:
         self._metrics.request(call.method, call.template, status, seconds)
         if status == 429 and call.error_code == "rate_limit_exceeded":
             self._metrics.rate_limited.inc()
-        self._log.write(_line(call, status, seconds))
+        tell_metrics(call, status, seconds, self._metrics)
+        if is_told(call, status):
+            self._log.write(log_line(call, status, seconds))
         self._open_calls -= 1
         if self._open_calls == 0 and self._on_idle is not None:
             self._on_idle()
@@ -291,32 +295,3 @@ def _limit_headers(standing: Standing) -> Headers:
         (b"x-ratelimit-remaining-requests", str(standing.remaining).encode()),
         (b"x-ratelimit-reset-requests", format_reset(standing.reset).encode()),
     ]
-
-
-def _line(call: Call, status: int, seconds: float) -> dict[str, object]:
-    ids = call.ids
-    line: dict[str, object] = {
-        "timestamp": timestamp(time.time()),
-        "level": "info" if status < 500 else "error",
-        "message": "request",
-        "logger": "llmroute.request",
-        "request_id": ids.request_id,
-        "trace_id": ids.trace_id,
-        "method": call.method,
-        "path": call.path[:200],
-        "status": status,
-        "duration_ms": round(seconds * 1000, 3),
-        "upstream": call.upstream,
-        "fallback_model": call.fallback_model,
-        "client_ip": call.client_ip,
-        "model": call.model,
-        "client": call.client,
-        "attempts": call.tries,
-    }
-    if call.error_code is not None:
-        line["code"] = call.error_code
-    if call.attempts and (len(call.attempts) > 1 or call.upstream is None):
-        line["tried"] = [f"{attempt.upstream}: {attempt.reason}" for attempt in call.attempts]
-    if call.exception is not None:
-        line["exc_info"] = call.exception
-    return line

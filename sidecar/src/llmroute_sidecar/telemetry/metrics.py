@@ -6,14 +6,18 @@ configured name. The first eight are the seed's, exactly; docs/metrics.md lists 
 
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from llmroute_sidecar.telemetry.catalogue import Catalogue
+from llmroute_sidecar.telemetry.genai import GenAiMetrics
 from llmroute_sidecar.telemetry.series import CounterSeries, HistogramSeries
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 600)
 """Seconds; from a mock's answer to the longest thought."""
+OVERHEAD_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+"""Seconds; from a request that nothing stands in the way of to one that waited in line."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -25,7 +29,7 @@ class Metrics:
     """One registry with everything this process tells. What each request counts is a series of our own (series.py)."""
 
     def __init__(self, version: str) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = Catalogue()
         registry = self.registry
         self._requests = CounterSeries(
             "gateway_requests_total", "Requests answered.", ("method", "path", "status"), registry
@@ -88,6 +92,43 @@ class Metrics:
         self.truncated = Counter(
             "llmroute_streams_truncated_total", "Answers that an upstream broke off half-way.", registry=registry
         )
+        self.gen_ai = GenAiMetrics(registry)
+        self._tokens = CounterSeries(
+            "llmroute_tokens_total",
+            "Tokens used, by the model asked for and the upstream that served; estimated is true for the part of an "
+            "answer that was cut short, or did not tell its usage.",
+            ("model", "upstream", "type", "estimated"),
+            registry,
+        )
+        self._cost = CounterSeries(
+            "llmroute_cost_usd_total",
+            "Cost in US dollars of what was used, where the price of the model that served is known.",
+            ("model", "upstream"),
+            registry,
+        )
+        self._overhead = HistogramSeries(
+            "llmroute_overhead_seconds",
+            "What requests that came to an upstream took beside their attempts and the pauses between them.",
+            (),
+            OVERHEAD_BUCKETS,
+            registry,
+        )
+        self._candidates = CounterSeries(
+            "llmroute_attempts_total",
+            "What came of each candidate that a request came to: served, why the attempt failed, or why none was made; "
+            "the reasons are those of an error's attempts.",
+            ("upstream", "reason"),
+            registry,
+        )
+        self.spans_exported = CounterSeries(
+            "llmroute_spans_exported_total", "Spans that the OTLP collector took.", (), registry
+        )
+        self.spans_dropped = CounterSeries(
+            "llmroute_spans_dropped_total",
+            "Spans that were not delivered: the queue was full, the collector refused them, or the process ended.",
+            ("reason",),
+            registry,
+        )
         Gauge("llmroute_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
@@ -99,6 +140,22 @@ class Metrics:
     def attempt(self, upstream: str, status: int | str, seconds: float) -> None:
         self._upstream_requests.add((upstream, str(status)))
         self._upstream_latency.observe((upstream,), seconds)
+
+    def came_of(self, upstream: str, reason: str) -> None:
+        """What came of a candidate; `reason` is of a bounded set of words."""
+        self._candidates.add((upstream, reason))
+
+    def overhead(self, seconds: float) -> None:
+        self._overhead.observe((), seconds)
+
+    def used(self, model: str, upstream: str, given: int, made: int, *, estimated: bool) -> None:
+        """Tokens in and out. `model` is a configured name, or `other`."""
+        told = "true" if estimated else "false"
+        self._tokens.add((model, upstream, "input", told), given)
+        self._tokens.add((model, upstream, "output", told), made)
+
+    def cost(self, model: str, upstream: str, usd: float) -> None:
+        self._cost.add((model, upstream), usd)
 
     def circuit_open(self, upstream: str) -> None:
         self._circuit_open.labels(upstream).inc()
@@ -124,7 +181,7 @@ class Metrics:
         self.registry.register(_Breakers(states))
 
     def exposition(self) -> bytes:
-        return generate_latest(self.registry)
+        return self.registry.exposition()
 
 
 class _Breakers(Collector):

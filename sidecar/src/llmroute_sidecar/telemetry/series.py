@@ -1,8 +1,10 @@
-"""Counters and histograms that cost little to count with: dicts and lists, read when Prometheus asks.
+"""Counters and histograms that cost little to count with and to tell: dicts and lists, read when Prometheus asks.
 
 prometheus_client's own take a lock and walk the buckets at each observation, some 8 µs of a request's 60; these take
-about one. They belong to one thread, the event loop's, which also serves the scrape. How a metric looks outside stays
-prometheus_client's: they are collectors of its families.
+about one. They belong to one thread, the event loop's, which also serves the scrape; so that must be short too: of a
+thousand models there are 80,000 samples, for which prometheus_client stops the loop for most of a second, `text` for a
+tenth of that. How a metric looks outside stays prometheus_client's: they are collectors of its families, and
+`text` says what its exposition says.
 """
 
 from bisect import bisect_left
@@ -16,43 +18,71 @@ from prometheus_client.utils import floatToGoString
 Labels = tuple[str, ...]
 
 
-class CounterSeries(Collector):
-    """Counts by label values. `name` without `_total`, which the exposition adds."""
+class Series(Collector):
+    """What both kinds have in common."""
 
-    __slots__ = ("_counts", "_help", "_labels", "_name")
+    __slots__ = ("_help", "_name", "labels")
 
     def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
-        self._name, self._help, self._labels = name.removesuffix("_total"), text, labels
-        self._counts: dict[Labels, float] = {} if labels else {(): 0.0}
+        self._name, self._help, self.labels = name, text, tuple(labels)
         registry.register(self)
+
+    def text(self) -> str:
+        """This metric in Prometheus' text format, version 0.0.4."""
+        raise NotImplementedError
+
+    def _head(self, name: str, kind: str) -> str:
+        told = self._help.replace("\\", r"\\").replace("\n", r"\n")
+        return f"# HELP {name} {told}\n# TYPE {name} {kind}\n"
+
+    def _label_text(self, values: Labels) -> str:
+        return ",".join(f'{name}="{_escape(value)}"' for name, value in zip(self.labels, values, strict=True))
+
+
+class CounterSeries(Series):
+    """Counts by label values."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        self._counts: dict[Labels, float] = {} if labels else {(): 0.0}
+        super().__init__(name.removesuffix("_total"), text, labels, registry)
 
     def add(self, labels: Labels = (), amount: float = 1.0) -> None:
         counts = self._counts
         counts[labels] = counts.get(labels, 0.0) + amount
 
+    def text(self) -> str:
+        name = f"{self._name}_total"
+        lines = [self._head(name, "counter")]
+        for labels, count in self._counts.items():
+            told = f"{{{self._label_text(labels)}}}" if labels else ""
+            lines.append(f"{name}{told} {floatToGoString(count)}\n")
+        return "".join(lines)
+
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        family = CounterMetricFamily(self._name, self._help, labels=self.labels)
         for labels, count in self._counts.items():
             family.add_metric(labels, count)
         yield family
 
     def describe(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(self._name, self._help, labels=self._labels)
+        yield CounterMetricFamily(self._name, self._help, labels=self.labels)
 
 
-class HistogramSeries(Collector):
+class HistogramSeries(Series):
     """Observations by label values, in buckets with the given upper bounds (included, as Prometheus has it)."""
 
-    __slots__ = ("_bounds", "_help", "_labels", "_name", "_rows", "_sums")
+    __slots__ = ("_bounds", "_edges", "_rows", "_sums")
 
     def __init__(
         self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float], registry: CollectorRegistry
     ) -> None:
-        self._name, self._help, self._labels = name, text, labels
         self._bounds = tuple(map(float, bounds))
+        self._edges = (*map(floatToGoString, self._bounds), "+Inf")
         self._rows: dict[Labels, list[int]] = {}
         self._sums: dict[Labels, float] = {}
-        registry.register(self)
+        super().__init__(name, text, labels, registry)
 
     def observe(self, labels: Labels, value: float) -> None:
         row = self._rows.get(labels)
@@ -62,17 +92,34 @@ class HistogramSeries(Collector):
         row[bisect_left(self._bounds, value)] += 1
         self._sums[labels] += value
 
+    def text(self) -> str:
+        name, edges, sums = self._name, self._edges, self._sums
+        lines = [self._head(name, "histogram")]
+        for labels, row in self._rows.items():
+            told = self._label_text(labels)
+            begin = f"{name}_bucket{{{told}," if told else f"{name}_bucket{{"
+            total = 0
+            for edge, count in zip(edges, row, strict=True):
+                total += count
+                lines.append(f'{begin}le="{edge}"}} {total}.0\n')
+            told = f"{{{told}}}" if told else ""
+            lines.append(f"{name}_count{told} {total}.0\n{name}_sum{told} {floatToGoString(sums[labels])}\n")
+        return "".join(lines)
+
     def collect(self) -> Iterator[Metric]:
-        family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
-        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        family = HistogramMetricFamily(self._name, self._help, labels=self.labels)
         for labels, row in self._rows.items():
             total = 0
             buckets = []
-            for name, count in zip(names, row, strict=True):
+            for edge, count in zip(self._edges, row, strict=True):
                 total += count
-                buckets.append((name, float(total)))
+                buckets.append((edge, float(total)))
             family.add_metric(labels, buckets, self._sums[labels])
         yield family
 
     def describe(self) -> Iterator[Metric]:
-        yield HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        yield HistogramMetricFamily(self._name, self._help, labels=self.labels)
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

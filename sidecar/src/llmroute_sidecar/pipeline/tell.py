@@ -1,0 +1,107 @@
+"""What is told of a call once it is over: its metrics, and its log line where the route's sampling lets it have one.
+
+All of it is made from the `Call` and the configuration: names that are in it, words and numbers of our own. Of what the
+client sends there is the model's name and the path in the log line, cut to a bound; in labels there is nothing of it.
+"""
+
+import time
+
+from llmroute_sidecar.pipeline.call import Call
+from llmroute_sidecar.policy.plan import DEFAULT_NAME
+from llmroute_sidecar.policy.sampling import is_logged
+from llmroute_sidecar.telemetry.genai import GenAiLabels, operation_of, provider_of
+from llmroute_sidecar.telemetry.log import timestamp
+from llmroute_sidecar.telemetry.metrics import Metrics
+
+CLIENT_LEFT = 499
+OTHER = "other"
+"""The model's label where the configuration has no name for it."""
+
+
+def tell_metrics(call: Call, status: int, seconds: float, metrics: Metrics) -> None:
+    """Counts what was learnt of a call beside its status. `seconds` from its head to its end."""
+    if call.model is None:
+        return  # refused before anybody read what it wanted
+    gen_ai = metrics.gen_ai
+    labels = genai_labels(call)
+    gen_ai.request(labels, error_type(call, status), seconds)
+    if call.target is not None and status != CLIENT_LEFT:
+        call.wait_ends()
+        metrics.overhead(max(0.0, seconds - call.waited))
+    if call.first_token:
+        gen_ai.first_token(labels, call.first_token - call.started)
+
+
+def genai_labels(call: Call) -> GenAiLabels:
+    target = call.target
+    return GenAiLabels(
+        operation_of(call.template),
+        "" if target is None else provider_of(target.url, target.protocol),
+        model_label(call),
+        "" if target is None else target.name,
+    )
+
+
+def model_label(call: Call) -> str:
+    """The model asked for, by the name that the configuration has for it: its own, or the pattern that it fits."""
+    entry = call.entry
+    return OTHER if entry is None or entry.name == DEFAULT_NAME else entry.name
+
+
+def error_type(call: Call, status: int) -> str | None:
+    """What went wrong, in a word of a bounded set; None where nothing did."""
+    if status == CLIENT_LEFT:
+        return "client_left"
+    if call.error_code is not None:
+        return call.error_code
+    if call.exception is not None:
+        return "internal_error"
+    if status >= 400:
+        return str(status)
+    return call.attempts[-1].reason if is_broken(call) else None
+
+
+def is_broken(call: Call) -> bool:
+    """Whether the answer's status promised more than came: a stream that broke off, or that was kept alive in vain."""
+    return bool(call.attempts) and call.attempts[-1].reason != "served"
+
+
+def is_told(call: Call, status: int) -> bool:
+    """Whether it leaves a log line."""
+    entry, serving = call.entry, call.serving
+    if entry is None or serving is None:
+        return True  # no route has a say
+    rules = serving.snapshot.routes[entry.route].log_sample
+    if not rules:
+        return True
+    broken = call.exception is not None or (status < 400 and is_broken(call))
+    return is_logged(rules, status, call.client, call.model or "", call.ids.trace_id, broken=broken)
+
+
+def log_line(call: Call, status: int, seconds: float) -> dict[str, object]:
+    ids = call.ids
+    line: dict[str, object] = {
+        "timestamp": timestamp(time.time()),
+        "level": "info" if status < 500 else "error",
+        "message": "request",
+        "logger": "llmroute.request",
+        "request_id": ids.request_id,
+        "trace_id": ids.trace_id,
+        "method": call.method,
+        "path": call.path[:200],
+        "status": status,
+        "duration_ms": round(seconds * 1000, 3),
+        "upstream": call.upstream,
+        "fallback_model": call.fallback_model,
+        "client_ip": call.client_ip,
+        "model": call.model,
+        "client": call.client,
+        "attempts": call.tries,
+    }
+    if call.error_code is not None:
+        line["code"] = call.error_code
+    if call.attempts and (len(call.attempts) > 1 or call.upstream is None):
+        line["tried"] = [f"{attempt.upstream}: {attempt.reason}" for attempt in call.attempts]
+    if call.exception is not None:
+        line["exc_info"] = call.exception
+    return line
