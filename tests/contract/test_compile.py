@@ -341,6 +341,14 @@ def test_fields_that_this_version_does_not_act_on_are_told() -> None:
     assert all(field.startswith("spec.") for field in fields)
 
 
+def test_a_sampling_rule_for_what_is_always_logged_is_told() -> None:
+    sample = [{"status": "5xx", "rate": 0.1}, {"status": "4xx", "rate": 0.1}, {"status": "503", "rate": 1}]
+    assert verdict("chat", source("chat", [model("a")], logging={"sample": sample})).inactive == (
+        "spec.logging.sample[0] has no effect: requests that end with a 5xx are always logged",
+        "spec.logging.sample[2] has no effect: requests that end with a 5xx are always logged",
+    )
+
+
 def test_a_refused_route_has_no_inactive_fields_for_they_would_not_be_those_that_are_served() -> None:
     limits = [{"name": "tokens", "per": "Client", "tokens": 1}]
     assert verdict("chat", source("chat", [model("a", "nowhere")], limits=limits)).inactive == ()

@@ -105,6 +105,7 @@ def inactive_fields(spec: LLMRouteSpec) -> tuple[str, ...]:
         ]
         if limit.requests is not None and limit.scope == "Gateway":
             found.append(f"spec.limits[{index}].scope Gateway is counted in each pod by this version")
-    if spec.logging is not None:
-        found.append("spec.logging.sample is not applied by this version; every request is logged")
+    for index, rule in enumerate(spec.logging.sample if spec.logging else ()):
+        if rule.status is not None and rule.status.startswith("5"):
+            found.append(f"spec.logging.sample[{index}] has no effect: requests that end with a 5xx are always logged")
     return tuple(found)

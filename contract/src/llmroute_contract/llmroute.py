@@ -187,7 +187,8 @@ class LogSample(Part):
     model: ModelMatch | None = None
     """A model; a trailing `*` matches a prefix."""
     rate: Annotated[float, Field(ge=0, le=1)]
-    """Share of the matching requests that are logged. Errors are logged always."""
+    """Share of the matching requests that are logged. What the gateway or an upstream broke (5xx, broken streams) is
+    logged always; other errors are, unless the rule names their status."""
 
     @model_validator(mode="after")
     def _selects_something(self) -> Self:
@@ -198,7 +199,8 @@ class LogSample(Part):
 
 class Logging(Part):
     sample: Annotated[list[LogSample], Field(min_length=1, max_length=32)]
-    """The first rule that matches a request decides; without a match it is logged."""
+    """The first rule that matches a request decides; without a match it is logged. Requests of one trace are logged all
+    or none."""
 
 
 _SERVES_NOTHING = "models or defaultUpstream must be set, or the route serves nothing"
