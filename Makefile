@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 LOCK := requirements/dev.txt
+LITELLM_VENV := .venv-litellm
+LITELLM_LOCK := requirements/litellm.txt
 PARTS := contract sidecar operator
 
-.PHONY: help setup run test check lint bench generate fmt lock clean
+.PHONY: help setup litellm run test check lint bench generate fmt lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,12 +26,23 @@ $(VENV)/.ready: $(LOCK) $(PARTS:%=%/pyproject.toml) Makefile
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation $(PARTS:%=-e ./%)
 	@touch $@
 
+# litellm:// upstreams run in an environment of their own (docs/litellm.md). It is large, so only tests and `make litellm`
+# make it; the stamp is its own. Bytecode is made here: without it litellm takes half a minute to import.
+$(LITELLM_VENV)/.ready: $(LITELLM_LOCK) | $(VENV)/.ready
+	@echo "litellm: virtual environment in $(LITELLM_VENV)" >&2
+	@test -x $(LITELLM_VENV)/bin/python || $(PYTHON) -m venv --without-pip $(LITELLM_VENV)
+	@echo "litellm: packages of $(LITELLM_LOCK), by hash" >&2
+	@VIRTUAL_ENV=$(LITELLM_VENV) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode $(LITELLM_LOCK)
+	@touch $@
+
+litellm: $(LITELLM_VENV)/.ready ## .venv-litellm, for litellm:// upstreams; its own lock, nothing else in it
+
 setup: $(VENV)/.ready ## .venv with everything in it, the commands in .venv/bin
 
 run: setup ## the quickstart on mock:// upstreams, on localhost
 	@$(BIN)/llmroute run -f examples/quickstart.yaml $(RUN)
 
-test: setup ## everything: lint, types, and every test, control plane included
+test: setup litellm ## everything: lint, types, and every test, control plane included
 	@$(BIN)/python -m tools.debian openssl=openssl curl=curl
 	@$(BIN)/python -m tests.cluster
 	@$(MAKE) --no-print-directory lint
@@ -58,4 +71,4 @@ lock: setup ## resolve the locks anew (versions and hashes, no address)
 	@tools/lock $(LOCK_ARGUMENTS)
 
 clean: ## take the environment away
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LITELLM_VENV)

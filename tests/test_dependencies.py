@@ -14,8 +14,9 @@ def direct() -> Iterator[str]:
     for part in ("contract", "sidecar", "operator"):
         yield from tomllib.loads((REPOSITORY / part / "pyproject.toml").read_text())["project"]["dependencies"]
     yield from tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]["dev"]
-    for name in ("bench.in", "installer.in"):
-        yield from (REPOSITORY / "requirements" / name).read_text().split()
+    for name in ("bench.in", "installer.in", "litellm.in"):
+        lines = (REPOSITORY / "requirements" / name).read_text().splitlines()
+        yield from (line for line in lines if line and not line.startswith("#"))
 
 
 NAMES = sorted({re.split(r"[<>=\[~! ]", entry)[0].lower() for entry in direct()} - {"llmroute-contract"})
@@ -30,3 +31,15 @@ def test_a_direct_dependency_has_its_reason(name: str) -> None:
         for package in line.split("|")[1].split(",")
     }
     assert name in listed, f"{name} is not in docs/dependencies.md"
+
+
+@pytest.mark.parametrize("lock", ["litellm.txt", "bench-litellm.txt"])
+def test_no_poisoned_litellm_is_locked(lock: str) -> None:
+    found = re.findall(r"^litellm==(\S+)", (REPOSITORY / "requirements" / lock).read_text(), re.MULTILINE)
+    assert len(found) == 1
+    assert found[0] not in {"1.82.7", "1.82.8", "1.107.0"}
+
+
+def test_what_runs_litellm_upstreams_has_no_proxy_in_it() -> None:
+    lock = (REPOSITORY / "requirements" / "litellm.txt").read_text()
+    assert not re.findall(r"^(fastapi|uvicorn|gunicorn|litellm-proxy-extras|apscheduler)==", lock, re.MULTILINE)

@@ -5,6 +5,7 @@ Nothing here is imported by the gateway, and nothing of the gateway is imported 
 library (litellm, aiohttp) is in `requirements/litellm.txt`.
 
     main.py      the process: its end, its log, the channel from the gateway, the HTTP server
+    mending.py   what is changed in litellm itself
     calls.py     the endpoints: one call each to litellm
     request.py   what a request may say, as arguments of litellm's functions; pure
     answer.py    what litellm gave, as OpenAI's JSON and events; pure

@@ -55,10 +55,12 @@ def _die_first_and_with_the_gateway() -> None:
 
 
 def _prepare_litellm() -> str:
-    """Imports litellm, silent and without any fetching on a client's behalf; returns its version."""
+    """Imports litellm, silent and mended; returns its version."""
     import importlib.metadata
 
     import litellm
+
+    from llmroute_sidecar.litellm_worker.mending import mend
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
@@ -69,29 +71,10 @@ def _prepare_litellm() -> str:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.WARNING)
-    _fetch_nothing_for_clients()
+    mend()
     gc.collect()
     gc.freeze()
     return importlib.metadata.version("litellm")
-
-
-def _fetch_nothing_for_clients() -> None:
-    """Some providers take images only inline, and litellm then fetches what a message names (or, to count tokens, looks
-    at it): a client would choose whom the pod connects to. All of that goes through two functions."""
-    import litellm
-    from litellm.litellm_core_utils import url_utils
-
-    def refuse(*_: object, **__: object) -> object:
-        raise litellm.ImageFetchError("nothing is fetched for a client")
-
-    async def refuse_soon(*_: object, **__: object) -> object:
-        raise litellm.ImageFetchError("nothing is fetched for a client")
-
-    for name, replacement in (("safe_get", refuse), ("async_safe_get", refuse_soon)):
-        assert callable(getattr(url_utils, name))  # a new litellm that has it elsewhere must not start
-        for module in [module for key, module in sys.modules.items() if key.startswith("litellm")]:
-            if name in vars(module):
-                setattr(module, name, replacement)
 
 
 async def _serve(channel: socket.socket, events: int, version: str, seconds: float) -> None:
