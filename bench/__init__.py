@@ -21,8 +21,9 @@ detection and a JSON access log; LiteLLM and Portkey are as their docs want them
 carry as much (the report says of what); llmroute has everything on: keys, a request limit, breaker, metrics, a JSON
 line for each request. Logs go to /dev/null. Each contender is started afresh in each round, with nothing of this
 process's environment, rounds take turns (A B C, B C A, …), and what is printed is the median over rounds, so that a
-machine that drifts favours none. Numbers are for comparing within one run: nothing fails on a slow one. What is added
-to a percentile is the difference of two percentiles.
+machine that drifts favours none; rounds in which others had more than a tenth of the contender's core are left out
+where there are better ones. Numbers are for comparing within one run: nothing fails on a slow one. What is added to a
+percentile is the difference of two percentiles.
 
 llmroute is measured as its image has it: Debian's Python where there is one, the packages that the gateway needs alone,
 the sources of this tree; `--gateway` names another.

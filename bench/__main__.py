@@ -87,6 +87,8 @@ def main() -> int:
 def _gateway() -> Path:
     """In the environment that is like the image's; where it cannot be made, in the one that measures."""
     environment = provision.gateway()
+    if environment is None:
+        say("llmroute IS MEASURED in the development environment, on its Python")
     return (environment / "bin" if environment else Path(sys.executable).parent) / "llmroute"
 
 

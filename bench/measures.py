@@ -8,6 +8,7 @@ from bench.contenders import OURS
 from bench.rounds import DIRECT, Visit
 
 PEERS = ("envoy", "portkey", "litellm", "nginx")
+DISTURBED = 0.1
 CEILING = "nginx"
 """No policy at all: nobody is to be ahead of it."""
 
@@ -82,20 +83,26 @@ Medians = Mapping[str, Mapping[str, float]]
 """contender -> measure -> value"""
 
 
+def is_disturbed(visit: Visit) -> bool:
+    """Whether others had more than a tenth of the contender's core."""
+    return visit.values.get("others", 0.0) > DISTURBED
+
+
 def medians(visits: Sequence[Visit]) -> dict[str, dict[str, float]]:
+    """Each measure over the rounds that nobody disturbed; over all where there is none such. Sums are over all."""
     direct = {visit.round: visit.values for visit in visits if visit.contender == DIRECT}
     usual = {key: _usual(direct.values(), key) for key in {measure.less for measure in (*MEASURES, *RELOAD_MEASURES)}}
     names = list(dict.fromkeys(visit.contender for visit in visits))
     found: dict[str, dict[str, float]] = {name: {} for name in names}
     for name in names:
-        own = [visit for visit in visits if visit.contender == name]
         for measure in (*MEASURES, *RELOAD_MEASURES):
             key = measure.key.replace("_median", "")
+            own = [visit for visit in visits if visit.contender == name and key in visit.values]
+            calm = [visit for visit in own if not is_disturbed(visit)]
             samples = [
                 visit.values[key]
                 - (direct.get(visit.round, {}).get(measure.less, usual[measure.less]) if name != DIRECT else 0.0)
-                for visit in own
-                if key in visit.values
+                for visit in (own if measure.summed else calm or own)
             ]
             if samples:
                 whole = sum if measure.summed else max if measure.longest else statistics.median

@@ -10,7 +10,17 @@ from pathlib import Path
 
 from bench.bars import bars
 from bench.contenders import OURS
-from bench.measures import MEASURES, PEERS, RELOAD_MEASURES, Measure, Medians, compare, full_title, medians
+from bench.measures import (
+    MEASURES,
+    PEERS,
+    RELOAD_MEASURES,
+    Measure,
+    Medians,
+    compare,
+    full_title,
+    is_disturbed,
+    medians,
+)
 from bench.rounds import DIRECT, Plan, Visit
 
 _COLUMNS = ("nginx", "envoy", "portkey", "litellm", OURS)
@@ -94,7 +104,12 @@ def caveats(visits: Sequence[Visit], busy_before: float, efforts: Mapping[str, s
     if others > _NOISY:
         told.append(f"others took {others:.0%} of the contenders' core: these numbers are noise")
     for name, values in medians(visits).items():
-        seen = [visit.values for visit in visits if visit.contender == name]
+        own = [visit for visit in visits if visit.contender == name]
+        disturbed = sum(map(is_disturbed, own))
+        if disturbed:
+            taken_as = "all are taken" if disturbed == len(own) else "left out of what other rounds have"
+            told.append(f"{name}: others had a part of its core in {disturbed} of {len(own)} rounds; {taken_as}")
+        seen = [visit.values for visit in own]
         for key, what in (("busy", "requests/s"), ("stream_busy", "chunks/s")):
             if values.get(key, 1.0) < 0.95:
                 told.append(
