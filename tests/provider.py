@@ -6,6 +6,7 @@ writer; the default answers like OpenAI. What came in, and which connections are
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -154,15 +155,15 @@ async def _gone(reader: asyncio.StreamReader) -> None:
 
 
 @contextmanager
-def providing(behaviour: Behaviour = plain) -> Iterator[Provider]:
-    """A provider on a free port of the loopback."""
+def providing(behaviour: Behaviour = plain, tls: ssl.SSLContext | None = None) -> Iterator[Provider]:
+    """A provider on a free port of the loopback; speaks TLS where it is given a context."""
     provider = Provider(behaviour=behaviour)
     started = threading.Event()
     stopping = asyncio.Event()
 
     async def main() -> None:
-        server = await asyncio.start_server(provider._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024)
-        provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(provider._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024, ssl=tls)
+        provider.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         started.set()
         await stopping.wait()
         server.close()

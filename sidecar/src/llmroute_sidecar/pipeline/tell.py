@@ -100,7 +100,7 @@ def log_line(call: Call, status: int, seconds: float) -> dict[str, object]:
     }
     if call.error_code is not None:
         line["code"] = call.error_code
-    if call.attempts and (len(call.attempts) > 1 or call.upstream is None):
+    if len(call.attempts) > 1 or is_broken(call):
         line["tried"] = [f"{attempt.upstream}: {attempt.reason}" for attempt in call.attempts]
     if call.exception is not None:
         line["exc_info"] = call.exception
