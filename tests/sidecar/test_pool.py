@@ -219,20 +219,22 @@ def test_an_answer_that_comes_before_the_request_is_sent_ends_its_connection() -
 
     async def main() -> None:
         listening = await asyncio.start_server(early, "127.0.0.1", 0)
-        port = listening.sockets[0].getsockname()[1]
-        url = parse_upstream_url(f"http://127.0.0.1:{port}")
-        loop = asyncio.get_running_loop()
-        caller = HttpCaller(replace(UPSTREAM, url=url), loop)
-        large = replace(REQUEST, body=b"x" * (32 * 1024 * 1024))
-        connection = await caller.open(large, loop.time() + 5)
-        while not connection.complete:
-            await connection.advance(loop.time() + 5, "first_token_timeout")
-        assert connection.status == 413
-        assert not connection.reusable
-        connection.release()
-        assert caller.open_connections == 0
-        gone.set()
-        listening.close()
+        try:
+            port = listening.sockets[0].getsockname()[1]
+            url = parse_upstream_url(f"http://127.0.0.1:{port}")
+            loop = asyncio.get_running_loop()
+            caller = HttpCaller(replace(UPSTREAM, url=url), loop)
+            large = OutgoingRequest("/chat/completions", [], b"x" * (32 * 1024 * 1024), "m", stream=False)
+            connection = await caller.open(large, loop.time() + 5)
+            while not connection.complete:
+                await connection.advance(loop.time() + 5, "first_token_timeout")
+            assert connection.status == 413
+            assert not connection.reusable
+            connection.release()
+            assert caller.open_connections == 0
+        finally:
+            gone.set()
+            listening.close()
 
     run(main())
 
