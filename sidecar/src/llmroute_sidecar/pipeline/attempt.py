@@ -27,9 +27,11 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
+
+import msgspec
 
 from llmroute_sidecar.pipeline.body import RequestFields, rename_model
 from llmroute_sidecar.pipeline.call import Call, Reply
@@ -421,15 +423,14 @@ class AttemptEngine:
         reply.finish()
 
 
-@dataclass(slots=True)
-class _Chain:
+class _Chain(msgspec.Struct):
     """What a call has met with on its way through its candidates."""
 
     tried: bool = False
     throttled: bool = True
     soonest: float | None = None
     limited: Refused | None = None
-    failed: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = msgspec.field(default_factory=list)
     """Targets: upstream and the model there."""
 
 

@@ -83,8 +83,8 @@ class Part:
 
     entry: ModelEntry
     candidates: tuple[Candidate, ...]
-    shared: int
-    """How many of them have a weight: those come first. Below 2 there is nothing to choose."""
+    weights: tuple[int, ...]
+    """Of those that have one: they come first. Below two there is nothing to choose."""
     names: tuple[bytes, ...]
     """What tells those apart, for scores."""
 
@@ -186,16 +186,17 @@ class ModelTable:
             pending += reversed(entry.fallbacks)
         if not candidates:
             return NOWHERE
-        choosing = any(part.shared > 1 for part in parts)
+        choosing = any(len(part.weights) > 1 for part in parts)
         return Plan(tuple(candidates[:MAX_CANDIDATES]), tuple(parts) if choosing else ())
 
 
 def _part(name: str, entry: ModelEntry, is_fallback: bool) -> Part:
     targets = _by_weight(entry.targets)
     candidates = tuple(Candidate(name, entry, target.upstream, target.model or name, is_fallback) for target in targets)
-    shared = sum(target.weight > 0 for target in targets)
-    names = tuple(f"{target.upstream} {target.model or ''}".encode() for target in targets[:shared])
-    return Part(entry, candidates, shared, names)
+    shared = [target for target in targets if target.weight]
+    weights = tuple(target.weight for target in shared)
+    names = tuple(f"{target.upstream} {target.model or ''}".encode() for target in shared)
+    return Part(entry, candidates, weights, names)
 
 
 def _by_weight(targets: Sequence[Target]) -> list[Target]:
@@ -225,14 +226,13 @@ def _chosen(
     header: Callable[[str], bytes | None],
     able: Callable[[Candidate], bool],
 ) -> Iterator[Candidate]:
-    entry, candidates, shared = part.entry, part.candidates, part.shared
+    entry, candidates, shared = part.entry, part.candidates, len(part.weights)
     if shared < 2:
         yield from candidates
         return
     value = header(entry.sticky_header) if entry.sticky_header is not None else None
     if value is not None:
-        weights = [target.weight for target in _by_weight(entry.targets)[:shared]]
-        for index in by_score(value, part.names, weights):
+        for index in by_score(value, part.names, part.weights):
             yield candidates[index]
     else:
         its = turns[entry.name]
