@@ -74,9 +74,16 @@ def full_route(name: str = "chat", namespace: str = "shop") -> Document:
             "limits": [
                 {"name": "per-client", "per": "Client", "requests": 60, "window": "60s", "scope": "Pod"},
                 {"name": "tokens", "per": "Model", "tokens": 200000, "window": "60s", "scope": "Gateway"},
-                {"name": "slots", "per": "Gateway", "concurrency": 64, "scope": "Pod"},
+                {
+                    "name": "slots",
+                    "per": "Gateway",
+                    "concurrency": 64,
+                    "scope": "Pod",
+                    "queue": {"size": 100, "timeout": "5s"},
+                },
                 {"name": "spend", "per": "Client", "budget": {"usd": "20", "period": "Day"}, "scope": "Gateway"},
             ],
+            "prices": [{"model": "gpt-4o-eu", "inputPerMillion": "2.75", "outputPerMillion": "11"}],
             "logging": {
                 "sample": [
                     {"status": "2xx", "rate": 0.1},

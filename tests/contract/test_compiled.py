@@ -19,7 +19,8 @@ GOLDEN = Path(__file__).parent / "golden"
 def full_files() -> dict[str, bytes]:
     route = parse_route(full_route())
     assert isinstance(route, LLMRoute)
-    return dict(compile_gateway("shop", "default", [RouteSource("chat", route.spec, 3, BEGINNING)]).files)
+    source = RouteSource("chat", route.spec, 3, BEGINNING)
+    return dict(compile_gateway("shop", "default", [source], {"gpt-4o": ("2.5", "10")}).files)
 
 
 def a_route() -> c.CompiledRoute:

@@ -75,6 +75,7 @@ def test_lists_of_named_objects_are_maps_and_all_others_atomic() -> None:
         "spec.models",
         "spec.limits",
     }
+    assert {path for path, key in keys.items() if key == ["model"]} == {"spec.prices"}
     assert {path for path, key in keys.items() if key == ["type"]} == {"status.conditions"}
     atomic = [s["x-kubernetes-list-type"] for path, s in SCHEMAS.items() if s["type"] == "array" and not keys[path]]
     assert set(atomic) == {"atomic"}

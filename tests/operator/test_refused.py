@@ -117,7 +117,7 @@ def test_what_this_version_does_not_act_on_is_told(controller: ControllerProcess
     limit = {"name": "spend", "per": "Client", "budget": {"usd": "20", "period": "Day"}, "scope": "Gateway"}
     namespace.apply(route("chat", limits=[limit]))
     message = namespace.condition("chat", "Accepted", "True")
-    assert "Not acted on: spec.limits[0].budget is not enforced by this version" in message
+    assert "Not acted on: spec.limits[0].scope Gateway is counted in each pod by this version" in message
 
 
 def test_a_route_that_the_configmap_has_no_room_for_is_told_and_the_first_is_served(

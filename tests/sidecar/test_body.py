@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmroute_sidecar.pipeline.body import BadBody, RequestFields, read_fields, rename_model
+from llmroute_sidecar.pipeline.body import BadBody, RequestFields, read_fields, rename_model, with_usage_asked_for
 
 NAMES = st.sampled_from(["model", "Model", "MODEL", "stream", "messages", "user", 'with "model" inside', "mödel"])
 MODELS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
@@ -58,7 +58,9 @@ def test_other_parsers_read_the_model_that_was_checked(
     ],
 )
 def test_a_plain_body_goes_on_byte_for_byte(body: bytes) -> None:
-    assert read_fields(body) == RequestFields("gpt", stream=False, body=body)
+    read = read_fields(body)
+    assert isinstance(read, RequestFields)
+    assert (read.model, read.stream, read.body) == ("gpt", False, body)
     read = read_fields(body)
     assert isinstance(read, RequestFields)
     assert read.body is body
@@ -67,3 +69,48 @@ def test_a_plain_body_goes_on_byte_for_byte(body: bytes) -> None:
 @given(st.binary(max_size=64))
 def test_no_bytes_raise(body: bytes) -> None:
     assert isinstance(read_fields(body), RequestFields | BadBody)
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, None),
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 7, "max_tokens": 9}, 7),
+        ({"max_output_tokens": 7, "n": 3}, 21),
+        ({"max_tokens": "seven"}, None),
+        ({"max_tokens": None}, None),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": 1.5}, None),
+        ({"max_tokens": 10**30}, None),
+        ({"max_tokens": 7, "n": {}}, 7),
+    ],
+)
+def test_what_bounds_the_answer_is_read_and_its_type_is_for_the_upstream_to_judge(
+    fields: dict[str, Any], most: int | None
+) -> None:
+    read = read_fields(json.dumps({"model": "gpt", **fields}).encode())
+    assert isinstance(read, RequestFields)
+    assert read.max_output == most
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "sent"),
+    [
+        (None, False, {"include_usage": True}),
+        ({}, False, {"include_usage": True}),
+        ({"include_usage": False, "other": 1}, False, {"include_usage": True, "other": 1}),
+        ({"include_usage": True}, True, None),
+        ("junk", True, None),
+        ({"include_usage": "junk"}, True, None),
+    ],
+)
+def test_usage_is_asked_for_where_the_client_did_not(options: Any, asked: bool, sent: Any) -> None:
+    body = json.dumps({"model": "gpt", "stream": True, "stream_options": options, "messages": [1.0]}).encode()
+    read = read_fields(body)
+    assert isinstance(read, RequestFields)
+    assert read.include_usage is asked
+    if not asked:
+        changed = with_usage_asked_for(body)
+        assert json.loads(changed) == {"model": "gpt", "stream": True, "stream_options": sent, "messages": [1.0]}
+        assert b"[1.0]" in changed

@@ -38,6 +38,7 @@ from llmroute_contract.compile_one import compile_route, inactive_fields
 from llmroute_contract.draft import Draft, RouteSource, owners_of
 from llmroute_contract.fallbacks import look_again, refuse_bad_fallbacks
 from llmroute_contract.llmroute import LLMRouteSpec
+from llmroute_contract.prices import Prices, known_prices
 from llmroute_contract.problem import TOLD_MAX, Problem
 from llmroute_contract.references import ServedNames, check_route, unknown_models
 
@@ -93,9 +94,13 @@ class _Pass:
         return any(draft.refusals and draft.fresh is not None for draft in self.drafts)
 
 
-def compile_gateway(namespace: str, gateway: str, sources: Iterable[RouteSource]) -> Compilation:
-    """The files of `gateway` and a verdict on each of `sources` (all of its routes, in any order)."""
-    drafts = sorted((_draft(namespace, gateway, source) for source in sources), key=lambda draft: draft.rank)
+def compile_gateway(
+    namespace: str, gateway: str, sources: Iterable[RouteSource], prices: Prices | None = None
+) -> Compilation:
+    """The files of `gateway` and a verdict on each of `sources` (all of its routes, in any order). `prices` are those
+    of models whose price a route does not state; the table of known ones by default."""
+    known = known_prices() if prices is None else prices
+    drafts = sorted((_draft(namespace, gateway, source, known) for source in sources), key=lambda draft: draft.rank)
     done = _pass(namespace, gateway, drafts)
     # A route that is served as it is now stays so in the next pass, be it as what was last accepted: hence no more
     # passes than routes. There is mostly one, and one more where something is refused.
@@ -106,7 +111,7 @@ def compile_gateway(namespace: str, gateway: str, sources: Iterable[RouteSource]
         if done.files == before.files:
             break
     _tell_unknown_models(done.served)
-    return Compilation(done.index.revision, done.files, _verdicts(done))
+    return Compilation(done.index.revision, done.files, _verdicts(done, known))
 
 
 def _pass(namespace: str, gateway: str, drafts: Sequence[Draft]) -> _Pass:
@@ -134,14 +139,14 @@ def _again(done: _Pass) -> list[Draft]:
     ]
 
 
-def _draft(namespace: str, gateway: str, source: RouteSource) -> Draft:
+def _draft(namespace: str, gateway: str, source: RouteSource, known: Prices) -> Draft:
     problems = source.spec if isinstance(source.spec, tuple) else check_route(source.spec)
     if problems or isinstance(source.spec, tuple):
         return Draft(source, None, list(problems))
-    return Draft(source, compile_route(namespace, gateway, source.name, source.generation, source.spec), [])
+    return Draft(source, compile_route(namespace, gateway, source.name, source.generation, source.spec, known), [])
 
 
-def _verdicts(done: _Pass) -> Mapping[str, Verdict]:
+def _verdicts(done: _Pass, known: Prices) -> Mapping[str, Verdict]:
     told = {one.draft.name: one.told for one in done.settled}
     serving = {one.draft.name: one.route.generation for one in done.served}
     verdicts = {}
@@ -152,7 +157,7 @@ def _verdicts(done: _Pass) -> Mapping[str, Verdict]:
             accepted=all(problem.reason == "UnknownModel" for problem in problems),
             problems=problems[:TOLD_MAX],
             serving=serving.get(draft.name),
-            inactive=() if draft.refusals or isinstance(spec, tuple) else inactive_fields(spec)[:TOLD_MAX],
+            inactive=() if draft.refusals or isinstance(spec, tuple) else inactive_fields(spec, known)[:TOLD_MAX],
         )
     return verdicts
 

@@ -6,12 +6,16 @@ import msgspec
 
 from llmroute_contract import compiled as c
 from llmroute_contract.llmroute import LLMRouteSpec, Upstream
+from llmroute_contract.prices import Prices, prices_of, unpriced_models
 
 DEFAULT_WINDOW = 60.0  # seconds
 
 
-def compile_route(namespace: str, gateway: str, name: str, generation: int, spec: LLMRouteSpec) -> c.CompiledRoute:
-    """One route, defaults filled in, ready for `compiled.encode`."""
+def compile_route(
+    namespace: str, gateway: str, name: str, generation: int, spec: LLMRouteSpec, known: Prices
+) -> c.CompiledRoute:
+    """One route, defaults filled in, ready for `compiled.encode`; `known` are prices of models that it does not state
+    itself."""
     auth = spec.auth
     return c.CompiledRoute(
         schema_version=c.SCHEMA_VERSION,
@@ -52,6 +56,7 @@ def compile_route(namespace: str, gateway: str, name: str, generation: int, spec
                 tokens=limit.tokens,
                 concurrency=limit.concurrency,
                 budget=c.CompiledBudget(limit.budget.usd, limit.budget.period) if limit.budget else None,
+                queue=c.CompiledQueue(limit.queue.size, limit.queue.timeout) if limit.queue else msgspec.UNSET,
             )
             for limit in spec.limits or ()
         ),
@@ -59,6 +64,7 @@ def compile_route(namespace: str, gateway: str, name: str, generation: int, spec
             c.CompiledLogSample(rule.status, rule.client, rule.model, rule.rate)
             for rule in (spec.logging.sample if spec.logging else ())
         ),
+        prices=prices_of(spec, known) or msgspec.UNSET,
     )
 
 
@@ -94,17 +100,19 @@ def _upstream(upstream: Upstream) -> c.CompiledUpstream:
     )
 
 
-def inactive_fields(spec: LLMRouteSpec) -> tuple[str, ...]:
+def inactive_fields(spec: LLMRouteSpec, known: Prices) -> tuple[str, ...]:
     """Fields that are carried but not acted on by this version, so that nothing is silently inactive."""
     found: list[str] = []
     for index, limit in enumerate(spec.limits or ()):
-        found += [
-            f"spec.limits[{index}].{kind} is not enforced by this version"
-            for kind in ("tokens", "concurrency", "budget")
-            if getattr(limit, kind) is not None
-        ]
-        if limit.requests is not None and limit.scope == "Gateway":
+        if limit.scope == "Gateway":
             found.append(f"spec.limits[{index}].scope Gateway is counted in each pod by this version")
+    budget = next((index for index, limit in enumerate(spec.limits or ()) if limit.budget is not None), None)
+    if budget is not None:
+        found += [
+            f"spec.limits[{budget}].budget counts nothing of model {name!r} ({field}): its price is not known; "
+            "state it in spec.prices"
+            for field, name in unpriced_models(spec, known)
+        ]
     for index, rule in enumerate(spec.logging.sample if spec.logging else ()):
         if rule.status is not None and rule.status.startswith("5"):
             found.append(f"spec.logging.sample[{index}] has no effect: requests that end with a 5xx are always logged")

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from llmroute_contract.mock_url import check_upstream_url
+from llmroute_contract.scalars import USD_PATTERN
 
 SCHEMA_VERSION = 1
 GATEWAY_FILE = "gateway.json"
@@ -23,6 +24,7 @@ CONFIGMAP_MAX_BYTES = 1024 * 1024 - 16 * 1024
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]
+_Usd = Annotated[str, msgspec.Meta(pattern=USD_PATTERN)]
 
 
 class Compiled(msgspec.Struct, frozen=True, rename="camel", omit_defaults=False):
@@ -98,8 +100,13 @@ class CompiledModel(Compiled, frozen=True):
 
 
 class CompiledBudget(Compiled, frozen=True):
-    usd: str
+    usd: _Usd
     period: Literal["Hour", "Day", "Week", "Month"]
+
+
+class CompiledQueue(Compiled, frozen=True):
+    size: _Count
+    timeout: _Positive
 
 
 class CompiledLimit(Compiled, frozen=True):
@@ -111,6 +118,8 @@ class CompiledLimit(Compiled, frozen=True):
     tokens: _Count | None
     concurrency: _Count | None
     budget: CompiledBudget | None
+    queue: CompiledQueue | msgspec.UnsetType = msgspec.UNSET
+    """Left out where it is not set, as in CompiledUpstream.litellm."""
 
 
 class CompiledLogSample(Compiled, frozen=True):
@@ -132,6 +141,8 @@ class CompiledRoute(Compiled, frozen=True):
     default_upstream: str | None
     limits: tuple[CompiledLimit, ...]
     log_sample: tuple[CompiledLogSample, ...]
+    prices: dict[str, tuple[_Usd, _Usd]] | msgspec.UnsetType = msgspec.UNSET
+    """Model of an upstream, or a prefix with a trailing `*` -> US dollars for a million tokens, in and out."""
 
 
 class RouteEntry(Compiled, frozen=True):

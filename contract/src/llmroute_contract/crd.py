@@ -46,7 +46,7 @@ _KEPT = (
 )
 """What means the same on both sides. The rest is translated below, or said in CEL (names of a map's keys)."""
 
-_LIST_KEYS = ("name", "type")
+_LIST_KEYS = ("name", "type", "model")
 """A list of objects that must have one of these is a map by it: the API server refuses a second entry of one name, and
 server-side apply merges entries instead of replacing the list."""
 

@@ -129,8 +129,16 @@ class Budget(Part):
     """Calendar period in UTC after which the budget starts anew."""
 
 
+class Queue(Part):
+    size: Annotated[int, Field(ge=1, le=10_000)]
+    """Calls that may wait, for each key that is counted apart."""
+    timeout: Annotated[float, DurationBetween("1ms", "10m")]
+    """How long each of them waits, at most."""
+
+
 _LIMIT_KINDS = ("requests", "tokens", "concurrency", "budget")
 _ONE_KIND = "exactly one of requests, tokens, concurrency and budget must be set"
+_NO_LINE = "is not for a limit per Upstream: the targets of one that is used up are passed over"
 
 
 class Limit(Part):
@@ -142,6 +150,8 @@ class Limit(Part):
                 "belongs to requests and tokens only",
                 field="window",
             ),
+            cel("!has(self.queue) || has(self.concurrency)", "belongs to concurrency only", field="queue"),
+            cel("!has(self.queue) || self.per != 'Upstream'", _NO_LINE, field="queue"),
         )
     )
 
@@ -156,6 +166,9 @@ class Limit(Part):
     """Tokens, in and out, per window."""
     concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Requests at the same time."""
+    queue: Queue | None = None
+    """A line for the slots of `concurrency`, first come, first served. Default: none; a call without a slot is
+    refused."""
     budget: Budget | None = None
     """Money per calendar period."""
     window: Annotated[float, DurationBetween("1s", "24h")] | None = None
@@ -169,7 +182,20 @@ class Limit(Part):
             raise ValueError(_ONE_KIND)
         if self.window is not None and self.requests is None and self.tokens is None:
             raise WrongField("belongs to requests and tokens only", "window")
+        if self.queue is not None and self.concurrency is None:
+            raise WrongField("belongs to concurrency only", "queue")
+        if self.queue is not None and self.per == "Upstream":
+            raise WrongField(_NO_LINE, "queue")
         return self
+
+
+class ModelPrice(Part):
+    model: ModelMatch
+    """The upstream's name for the model, as in a target; a trailing `*` matches a prefix."""
+    input_per_million: Usd
+    """US dollars for a million tokens in, as a decimal text."""
+    output_per_million: Usd
+    """US dollars for a million tokens out."""
 
 
 _ONE_CHOICE = "at least one of status, client and model must be set"
@@ -230,6 +256,8 @@ class LLMRouteSpec(Part):
     """Upstream for models that no route of the gateway names; the model's name is passed on as it is."""
     limits: Annotated[list[Limit], Field(min_length=1, max_length=64)] | None = None
     """Limits on the calls to this route's models. All that apply must hold."""
+    prices: Annotated[list[ModelPrice], Field(min_length=1, max_length=256)] | None = None
+    """What models cost, for budgets. They count before the gateway's own table of known models."""
     logging: Logging | None = None
     """Which requests are logged."""
 

@@ -77,6 +77,7 @@ def check_route(spec: LLMRouteSpec) -> tuple[Problem, ...]:
         ("limits", spec.limits),
     ):
         problems += _repeated(f"spec.{field}", [entry.name for entry in entries or ()])
+    problems += _repeated("spec.prices", [price.model for price in spec.prices or ()], "model")
     known = {upstream.name for upstream in spec.upstreams}
     problems += [
         _unknown_upstream(f"spec.models[{index}].targets[{place}].upstream", target.upstream, known)
@@ -89,13 +90,13 @@ def check_route(spec: LLMRouteSpec) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
-def _repeated(field: str, names: Sequence[str]) -> list[Problem]:
+def _repeated(field: str, names: Sequence[str], key: str = "name") -> list[Problem]:
     first: dict[str, int] = {}
     problems = []
     for index, name in enumerate(names):
         if first.setdefault(name, index) != index:
-            message = f"{name!r} is the name of {field}[{first[name]}] already"
-            problems.append(Problem(f"{field}[{index}].name", "Invalid", message))
+            message = f"{name!r} is the {key} of {field}[{first[name]}] already"
+            problems.append(Problem(f"{field}[{index}].{key}", "Invalid", message))
     return problems
 
 

@@ -166,6 +166,12 @@ Usd = Annotated[str, StringConstraints(pattern=USD_PATTERN, max_length=16)]
 """US dollars, as a decimal text: a float would lose cents."""
 
 
+def microdollars(usd: str) -> int:
+    """A `Usd` text as a whole number of millionths; exact, as it has at most six decimals."""
+    whole, _, rest = usd.partition(".")
+    return int(whole) * 1_000_000 + int(rest.ljust(6, "0"))
+
+
 def matches_model(pattern: str, model: str) -> bool:
     """Whether `pattern` (a `ModelMatch`) covers the name `model`."""
     return model.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == model

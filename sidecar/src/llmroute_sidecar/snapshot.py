@@ -5,17 +5,25 @@ watching them and keeping the last good version is `config/`'s work. A request h
 its last byte.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import msgspec
 
 from llmroute_contract import compiled as c
-from llmroute_contract.scalars import UpstreamUrl, parse_upstream_url
+from llmroute_contract.scalars import UpstreamUrl, microdollars, parse_upstream_url
 from llmroute_sidecar.policy.keys import Client, KeyRing, parse_keys
-from llmroute_sidecar.policy.limits import RequestLimit
+from llmroute_sidecar.policy.limits.rules import (
+    PICODOLLARS,
+    BudgetLimit,
+    ConcurrencyLimit,
+    Limit,
+    RequestLimit,
+    TokenLimit,
+)
 from llmroute_sidecar.policy.plan import ModelEntry, ModelTable, Target
+from llmroute_sidecar.policy.prices import NO_PRICES, Price, PriceList
 from llmroute_sidecar.policy.sampling import SampleRule
 
 LITELLM_START_SECONDS = 30.0
@@ -63,11 +71,14 @@ class Upstream:
     breaker_reset: float
     pool_max_connections: int
     limits: tuple[RequestLimit, ...]
-    """Those `per: Upstream`."""
+    """On requests, `per: Upstream`."""
     unavailable: str | None
     """Why it cannot be called at all (a Secret is missing, a scheme is not served), in a word for `attempts`."""
     retry_percent: int = 20
     retry_burst: int = 10
+    metered: tuple[Limit, ...] = field(default=(), compare=False)
+    """All `per: Upstream`, where any is on more than requests; else none."""
+    prices: PriceList = field(default=NO_PRICES, compare=False)
     litellm: c.CompiledLitellm | None = None
 
 
@@ -80,8 +91,10 @@ class Route:
     open: bool
     """auth.mode None: whoever calls is the pod itself."""
     limits: tuple[RequestLimit, ...]
-    """Those per Client, Model and Gateway."""
+    """On requests, per Client, Model and Gateway."""
     log_sample: tuple[SampleRule, ...] = ()
+    metered: tuple[Limit, ...] = ()
+    """All per Client, Model and Gateway, where any is on more than requests; else none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +126,17 @@ class Snapshot:
     missing_secrets: tuple[MissingSecret, ...]
     model_names: frozenset[str]
     """The configured model names, which metrics may use as labels."""
+    meters_upstreams: bool = False
+    """Whether any upstream has limits of its own on more than requests."""
+
+    def limits(self) -> Iterator[Limit]:
+        """All of them; one may come more than once."""
+        for route in self.routes.values():
+            yield from route.limits
+            yield from route.metered
+        for upstream in self.upstreams.values():
+            yield from upstream.limits
+            yield from upstream.metered
 
 
 def build(
@@ -130,10 +154,10 @@ def build(
     keys: list[tuple[bytes, Client]] = []
     default: tuple[str, str] | None = None
     for route in routes:
-        limits = {limit.name: _request_limit(route.name, limit) for limit in route.limits if limit.requests is not None}
-        per_upstream = tuple(limit for limit in limits.values() if limit.per == "Upstream")
+        limits, metered = _limits(route, lambda limit: limit.per == "Upstream")
+        prices = _prices(route)
         for upstream in route.upstreams:
-            made = _upstream(route.name, upstream, per_upstream, secrets, missing)
+            made = replace(_upstream(route.name, upstream, limits, secrets, missing), metered=metered, prices=prices)
             upstreams[made.id] = made
         own = _own_models(route.upstreams)
         entries += [_entry(route.name, model, own) for model in route.models]
@@ -151,6 +175,7 @@ def build(
         open=not routes or any(route.auth.mode == "None" for route in routes),
         missing_secrets=tuple(missing),
         model_names=frozenset(entry.name for entry in entries),
+        meters_upstreams=any(upstream.metered for upstream in upstreams.values()),
     )
 
 
@@ -162,17 +187,38 @@ def _first_of_each_name(entries: Iterable[ModelEntry]) -> list[ModelEntry]:
 
 
 def _route(route: c.CompiledRoute) -> Route:
-    limits = tuple(
-        _request_limit(route.name, limit)
-        for limit in route.limits
-        if limit.requests is not None and limit.per != "Upstream"
-    )
+    limits, metered = _limits(route, lambda limit: limit.per != "Upstream")
     rules = tuple(SampleRule(rule.status, rule.client, rule.model, rule.rate) for rule in route.log_sample)
-    return Route(route.name, route.generation, route.auth.mode == "None", limits, rules)
+    return Route(route.name, route.generation, route.auth.mode == "None", limits, rules, metered)
 
 
-def _request_limit(route: str, limit: c.CompiledLimit) -> RequestLimit:
-    return RequestLimit(f"{route}/{limit.name}", limit.name, limit.per, limit.requests or 0, limit.window or 60.0)
+def _limits(
+    route: c.CompiledRoute, chosen: Callable[[c.CompiledLimit], bool]
+) -> tuple[tuple[RequestLimit, ...], tuple[Limit, ...]]:
+    """Those on requests; and all of them, where there are others."""
+    every = tuple(_limit(route.name, limit) for limit in route.limits if chosen(limit))
+    requests = tuple(limit for limit in every if isinstance(limit, RequestLimit))
+    return requests, () if len(requests) == len(every) else every
+
+
+def _limit(route: str, limit: c.CompiledLimit) -> Limit:
+    id_, window = f"{route}/{limit.name}", limit.window or 60.0
+    if limit.tokens is not None:
+        return TokenLimit(id_, limit.name, limit.per, limit.tokens, window)
+    if limit.concurrency is not None:
+        queue = limit.queue or None
+        size, timeout = (queue.size, queue.timeout) if queue is not None else (0, 0.0)
+        return ConcurrencyLimit(id_, limit.name, limit.per, limit.concurrency, size, timeout)
+    if limit.budget is not None:
+        amount = microdollars(limit.budget.usd) * (PICODOLLARS // 1_000_000)
+        return BudgetLimit(id_, limit.name, limit.per, amount, limit.budget.period)
+    return RequestLimit(id_, limit.name, limit.per, limit.requests or 0, window)
+
+
+def _prices(route: c.CompiledRoute) -> PriceList:
+    """Microdollars for a million tokens are picodollars for one."""
+    prices = route.prices or {}
+    return PriceList({model: Price(microdollars(given), microdollars(made)) for model, (given, made) in prices.items()})
 
 
 def _entry(route: str, model: c.CompiledModel, own: Mapping[str, str]) -> ModelEntry:

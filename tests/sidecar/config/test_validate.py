@@ -71,7 +71,7 @@ def test_json_output_says_the_same_for_programs(tmp_path: Path) -> None:
 
 def test_inactive_fields_and_other_kinds_are_notes_that_do_not_fail(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
-    limits = "  limits:\n  - {name: t, per: Model, tokens: 5}\n"
+    limits = "  limits:\n  - {name: t, per: Model, tokens: 5, scope: Gateway}\n"
     file.write_text(f"{GOOD}{limits}---\napiVersion: v1\nkind: Service\n")
     found = validate([file])
     assert found.problems == ()

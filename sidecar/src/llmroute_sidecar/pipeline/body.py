@@ -8,19 +8,35 @@ nobody is served a model which was not asked for here.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
 MODEL_MAX_LENGTH = 256
 
 
-class _Fields(msgspec.Struct):
+class Fields(msgspec.Struct):
+    """What is read of a body. What limits may want to know stays raw until they do: another type than is expected
+    there is for the upstream to refuse."""
+
     model: str
     stream: bool | None = None
+    max_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    max_completion_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    max_output_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    n: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_decode = msgspec.json.Decoder(_Fields).decode
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+_decode = msgspec.json.Decoder(Fields).decode
+_decode_count = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=10**9)]).decode
+_decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_options_raw = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -28,6 +44,38 @@ class RequestFields(msgspec.Struct, frozen=True):
     model: str
     stream: bool
     body: bytes
+    read: Fields
+
+    @property
+    def max_output(self) -> int | None:
+        """Tokens that the answer may have, as far as the body bounds them."""
+        read = self.read
+        for raw in (read.max_completion_tokens, read.max_tokens, read.max_output_tokens):
+            if (most := _count(raw)) is not None:
+                return most * (_count(read.n) or 1)
+        return None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client asks for the usage of a stream."""
+        options = self.read.stream_options
+        if isinstance(options, msgspec.UnsetType):
+            return False
+        try:
+            asked = _decode_options(options)
+            return asked is not None and bool(asked.include_usage)
+        except msgspec.DecodeError:
+            return True  # of a form that is not ours to change
+
+
+def _count(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
+    if isinstance(raw, msgspec.UnsetType):
+        return None
+    try:
+        count: int = _decode_count(raw)
+        return count
+    except msgspec.DecodeError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +106,8 @@ def read_fields(body: bytes) -> RequestFields | BadBody:
         return BadBody(f"model must be a text of 1 to {MODEL_MAX_LENGTH} printable characters", "model")
     if body.lower().count(b'"model"') != 1 or b"\\u" in body:
         body = rename_model(body, model)
-    return RequestFields(model, bool(fields.stream), body)
+        fields = _decode(body)  # what stays raw must not keep the other body
+    return RequestFields(model, bool(fields.stream), body, fields)
 
 
 def _wrong_field(text: str) -> BadBody:
@@ -69,6 +118,17 @@ def _wrong_field(text: str) -> BadBody:
     if "missing required field" in text:
         return BadBody("model is required", "model")
     return BadBody("the body must be a JSON object")
+
+
+def with_usage_asked_for(body: bytes) -> bytes:
+    """The body with `stream_options.include_usage` set; other options and fields as they are."""
+    fields = _decode_raw(body)
+    options: dict[str, msgspec.Raw] = {}
+    if "stream_options" in fields:
+        options = _decode_options_raw(fields["stream_options"]) or {}
+    options["include_usage"] = msgspec.Raw(b"true")
+    fields["stream_options"] = msgspec.Raw(_encode(options))
+    return _encode(fields)
 
 
 def rename_model(body: bytes, model: str) -> bytes:

@@ -14,6 +14,8 @@ from typing import Protocol
 import msgspec
 
 from llmroute_sidecar.pipeline.errors import AttemptRecord, is_anthropic
+from llmroute_sidecar.pipeline.metering import Meter
+from llmroute_sidecar.pipeline.usage import Usage
 from llmroute_sidecar.policy.keys import Client
 from llmroute_sidecar.policy.plan import ModelEntry
 from llmroute_sidecar.snapshot import Upstream
@@ -123,6 +125,10 @@ class Call:
     error_code: str | None = None
     exception: str | None = None
     limit_headers: Headers = field(default_factory=list)
+    meter: Meter | None = None
+    """Of a call that is limited by more than requests."""
+    usage: Usage | None = None
+    """What it used, once it is over; None where nobody needs to know, or nothing was delivered."""
 
     @property
     def anthropic(self) -> bool:

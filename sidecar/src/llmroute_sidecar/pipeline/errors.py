@@ -22,6 +22,7 @@ ErrorCode = Literal[
     "unknown_url",
     "method_not_allowed",
     "rate_limit_exceeded",
+    "insufficient_quota",
     "circuit_open",
     "upstream_failed",
     "not_ready",
@@ -53,7 +54,13 @@ TABLE: Mapping[ErrorCode, Row] = {
     ),
     "unknown_url": Row(404, "invalid_request_error", "not_found_error", "no such path"),
     "method_not_allowed": Row(405, "invalid_request_error", "invalid_request_error", "the path has no such method"),
-    "rate_limit_exceeded": Row(429, "requests", "rate_limit_error", "a limit is reached"),
+    "rate_limit_exceeded": Row(
+        429,
+        "requests",
+        "rate_limit_error",
+        "a limit is reached; the type is its kind: `requests`, `tokens` or `concurrency`",
+    ),
+    "insufficient_quota": Row(429, "insufficient_quota", "rate_limit_error", "a budget is used up"),
     "circuit_open": Row(503, "server_error", "overloaded_error", "every candidate's breaker is open, or it rests"),
     "upstream_failed": Row(502, "server_error", "api_error", "every candidate failed", retry=False),
     "not_ready": Row(503, "server_error", "overloaded_error", "draining, or no configuration yet"),
@@ -97,13 +104,15 @@ def error(
     attempts: Sequence[AttemptRecord] | None = None,
     retry_after: float | None = None,
     worth_retrying: bool | None = None,
+    kind: str | None = None,
 ) -> Answer:
-    """The answer for a row of the table. `retry_after` is in seconds; `worth_retrying` overrules the row's `retry`."""
+    """The answer for a row of the table. `retry_after` is in seconds; `worth_retrying` overrules the row's `retry`,
+    `kind` its OpenAI type."""
     row = TABLE[code]
     if anthropic:
         inner: dict[str, object] = {"type": row.anthropic_type, "message": message, "code": code}
     else:
-        inner = {"message": message, "type": row.type, "param": param, "code": code}
+        inner = {"message": message, "type": kind or row.type, "param": param, "code": code}
     if attempts is not None:
         inner["attempts"] = attempts
     body = _encode({"type": "error", "error": inner} if anthropic else {"error": inner})

@@ -7,7 +7,7 @@ it is counted and logged.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
@@ -15,13 +15,16 @@ from llmroute_sidecar.pipeline.body import BadBody, RequestFields, read_fields
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
 from llmroute_sidecar.pipeline.headers import where_it_went
+from llmroute_sidecar.pipeline.metering import Metering
+from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of
 from llmroute_sidecar.pipeline.tell import is_told, log_line, tell_metrics
 from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
-from llmroute_sidecar.policy.limits import Limiter, Refused, RequestLimit, Standing
-from llmroute_sidecar.policy.retry import format_reset
+from llmroute_sidecar.policy.limits.ledger import Ledger, Use
+from llmroute_sidecar.policy.limits.rules import Limit, Refused
+from llmroute_sidecar.policy.plan import DEFAULT_NAME, Plan
 from llmroute_sidecar.snapshot import Route, Snapshot
 from llmroute_sidecar.telemetry.log import LogWriter, exception_text
-from llmroute_sidecar.telemetry.metrics import Metrics
+from llmroute_sidecar.telemetry.metrics import LimitStanding, Metrics
 from llmroute_sidecar.upstream.exchange import Headers
 from llmroute_sidecar.upstream.registry import Serving, adopt
 from llmroute_sidecar.upstream.worker import Workers, WorkerSettings
@@ -40,13 +43,15 @@ class Gateway:
         self._workers = workers or Workers(WorkerSettings(), loop)
         self._metrics = metrics
         self._log = log
-        self._limiter = Limiter()
-        self._engine = AttemptEngine(self._limiter, metrics, loop)
+        self._ledger = Ledger()
+        self._metering = Metering(self._ledger, metrics, loop)
+        self._engine = AttemptEngine(self._ledger.requests, metrics, loop)
         self._open_calls = 0
         self._on_idle: Callable[[], None] | None = None
         self.serving: Serving | None = None
         self.draining = False
         metrics.watch_breakers(self._breaker_states)
+        metrics.watch_limits(self._limit_standings)
 
     # -- configuration and drain -------------------------------------------------------------------------------------
 
@@ -55,9 +60,8 @@ class Gateway:
         previous = self.serving
         live = adopt(previous.live if previous else {}, snapshot, self._workers, self._loop)
         self.serving = Serving(snapshot, live, snapshot.models.turns(previous.turns if previous else {}))
-        rules = [limit for route in snapshot.routes.values() for limit in route.limits]
-        rules += [limit for upstream in snapshot.upstreams.values() for limit in upstream.limits]
-        self._limiter.keep_only(rules)
+        self._ledger.keep_only(snapshot.limits())
+        self._metering.learnt.keep_only({*snapshot.model_names, DEFAULT_NAME})
 
     @property
     def ready(self) -> bool:
@@ -75,9 +79,13 @@ class Gateway:
         live = self.serving.live.values() if self.serving else ()
         return [(upstream.config.name, upstream.breaker.view(now).state.value) for upstream in live]
 
+    def _limit_standings(self) -> Iterable[LimitStanding]:
+        limits = {limit.id: limit for limit in self.serving.snapshot.limits()} if self.serving else {}
+        return [standing_of(self._ledger, limit, self._metering.now()) for limit in limits.values()]
+
     # -- a request's life --------------------------------------------------------------------------------------------
 
-    def begin(self, call: Call) -> None:  # noqa: ARG002
+    def begin(self, call: Call) -> None:
         """A request has begun; `close` follows exactly once."""
         self._open_calls += 1
         self._metrics.in_flight += 1
@@ -137,10 +145,16 @@ class Gateway:
             )
         call.entry = entry
         route = snapshot.routes[entry.route]
-        refused = self._admit_client(call, fields, route) or self._admit_within_limits(call, fields, route)
+        plan = snapshot.models.plan(fields.model)
+        refused = self._admit_client(call, fields, route)
+        if refused is None:
+            if route.metered or (snapshot.meters_upstreams and _meters(plan, serving)):
+                refused = await self._admit_metered(call, fields, route, plan, serving)
+            else:
+                refused = self._admit_within_limits(call, fields, route)
         if refused is not None:
             return refused
-        gave_up = await self._engine.serve(call, fields, snapshot.models.plan(fields.model), serving, reply)
+        gave_up = await self._engine.serve(call, fields, plan, serving, reply)
         if gave_up is None:
             if call.fallback_model is not None:
                 self._metrics.fallback_used(entry.name, self._label(call.fallback_model, snapshot))
@@ -150,10 +164,12 @@ class Gateway:
     def close(self, call: Call, status: int) -> None:
         """The call is over: answered with `status`, or left by its client (499)."""
         call.status = status
+        if call.meter is not None:
+            call.usage = call.meter.close()
         seconds = time.perf_counter() - call.started
         self._metrics.in_flight -= 1
         self._metrics.request(call.method, call.template, status, seconds)
-        if status == 429 and call.error_code == "rate_limit_exceeded":
+        if status == 429 and call.error_code in ("rate_limit_exceeded", "insufficient_quota"):
             self._metrics.rate_limited.inc()
         tell_metrics(call, status, seconds, self._metrics)
         if is_told(call, status):
@@ -206,22 +222,36 @@ class Gateway:
         if not route.limits:
             return None
         uses = [(limit, _limit_key(limit, call, fields)) for limit in route.limits]
-        admitted = self._limiter.admit(uses, self._loop.time())
+        admitted = self._ledger.requests.admit(uses, self._loop.time())
         if isinstance(admitted, Refused):
             return self._over_limit(call, admitted)
         if admitted.standing is not None:
-            call.limit_headers = _limit_headers(admitted.standing)
+            call.limit_headers = standing_headers(admitted.standing)
+        return None
+
+    async def _admit_metered(
+        self, call: Call, fields: RequestFields, route: Route, plan: Plan, serving: Serving
+    ) -> Answer | None:
+        """Beside requests, tokens, slots or money count: taken now, settled in `close`."""
+        uses: list[Use] = [(limit, _limit_key(limit, call, fields)) for limit in route.metered or route.limits]
+        first = plan.candidates[0]
+        upstream = serving.live[first.upstream].config
+        call.meter = self._metering.meter(call.path, fields, first, upstream, uses)
+        refused = await self._metering.admit(call.meter)
+        if refused is not None:
+            return self._over_limit(call, refused)
+        call.limit_headers = call.meter.headers()
         return None
 
     def _over_limit(self, call: Call, refused: Refused) -> Answer:
         standing = refused.standing
-        call.limit_headers = [*_limit_headers(standing), (b"x-llmroute-limit", standing.name.encode())]
+        call.limit_headers = [*standing_headers(standing), (b"x-llmroute-limit", standing.name.encode())]
         return self.refuse(
             call,
-            "rate_limit_exceeded",
-            f"the limit {standing.name!r} of {standing.limit} requests is reached; "
-            f"try again in {format_reset(refused.retry_after)}",
+            "insufficient_quota" if standing.kind == "budget" else "rate_limit_exceeded",
+            refusal_text(refused),
             retry_after=refused.retry_after,
+            kind=None if standing.kind == "budget" else standing.kind,
         )
 
     def _no_candidate_left(self, call: Call, gave_up: GaveUp) -> Answer:
@@ -252,6 +282,7 @@ class Gateway:
         attempts: bool = False,
         retry_after: float | None = None,
         worth_retrying: bool | None = None,
+        kind: str | None = None,
     ) -> Answer:
         """An answer of the error table, with all headers that an answer of the gateway's carries."""
         call.error_code = code
@@ -264,6 +295,7 @@ class Gateway:
             attempts=call.attempts if attempts else None,
             retry_after=retry_after,
             worth_retrying=worth_retrying,
+            kind=kind,
         )
         answer.headers.extend(self.own_headers(call))
         return answer
@@ -279,7 +311,12 @@ class Gateway:
         return model if model in snapshot.model_names else "other"
 
 
-def _limit_key(limit: RequestLimit, call: Call, fields: RequestFields) -> str:
+def _meters(plan: Plan, serving: Serving) -> bool:
+    """Whether an upstream that may serve has limits of its own on more than requests."""
+    return any(serving.live[candidate.upstream].config.metered for candidate in plan.candidates)
+
+
+def _limit_key(limit: Limit, call: Call, fields: RequestFields) -> str:
     match limit.per:
         case "Client":
             return call.client or ""
@@ -287,11 +324,3 @@ def _limit_key(limit: RequestLimit, call: Call, fields: RequestFields) -> str:
             return fields.model
         case _:
             return ""
-
-
-def _limit_headers(standing: Standing) -> Headers:
-    return [
-        (b"x-ratelimit-limit-requests", str(standing.limit).encode()),
-        (b"x-ratelimit-remaining-requests", str(standing.remaining).encode()),
-        (b"x-ratelimit-reset-requests", format_reset(standing.reset).encode()),
-    ]

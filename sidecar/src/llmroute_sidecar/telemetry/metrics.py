@@ -5,6 +5,7 @@ configured name. The first eight are the seed's, exactly; docs/metrics.md lists 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -23,6 +24,17 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Those that are told apart; a client's own inventions are `other`."""
 BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class LimitStanding(NamedTuple):
+    """How a limit stands, by the key that has the least left."""
+
+    route: str
+    limit: str
+    kind: str
+    remaining: float
+    """Requests, tokens, slots or US dollars."""
+    waiting: int
 
 
 class Metrics:
@@ -92,6 +104,18 @@ class Metrics:
         self.truncated = Counter(
             "llmroute_streams_truncated_total", "Answers that an upstream broke off half-way.", registry=registry
         )
+        self._price_unknown = CounterSeries(
+            "llmroute_price_unknown_total",
+            "Calls that a budget counted nothing of, as the price of the model that served is not known.",
+            ("model",),
+            registry,
+        )
+        self.usage_estimated = CounterSeries(
+            "llmroute_usage_estimated_total",
+            "Calls whose usage was settled by estimate: the answer was cut short, or did not tell it.",
+            (),
+            registry,
+        )
         self.gen_ai = GenAiMetrics(registry)
         self._tokens = CounterSeries(
             "llmroute_tokens_total",
@@ -141,6 +165,14 @@ class Metrics:
         self._upstream_requests.add((upstream, str(status)))
         self._upstream_latency.observe((upstream,), seconds)
 
+    def price_unknown(self, model: str) -> None:
+        """`model` is a configured name, or `other`."""
+        self._price_unknown.add((model,))
+
+    def watch_limits(self, standings: Callable[[], Iterable[LimitStanding]]) -> None:
+        """Has what is left of the limits read at each scrape."""
+        self.registry.register(_Limits(standings))
+
     def came_of(self, upstream: str, reason: str) -> None:
         """What came of a candidate; `reason` is of a bounded set of words."""
         self._candidates.add((upstream, reason))
@@ -182,6 +214,31 @@ class Metrics:
 
     def exposition(self) -> bytes:
         return self.registry.exposition()
+
+
+class _Limits(Collector):
+    def __init__(self, standings: Callable[[], Iterable[LimitStanding]]) -> None:
+        self._standings = standings
+
+    def collect(self) -> Iterator[Metric]:
+        remaining = GaugeMetricFamily(
+            "llmroute_limit_remaining",
+            "What is left of a limit to the key (client, model, upstream) that has the least: requests, tokens, slots "
+            "or US dollars.",
+            labels=["route", "limit", "kind"],
+        )
+        waiting = GaugeMetricFamily(
+            "llmroute_limit_waiting", "Calls in line for a limit's slots.", labels=["route", "limit"]
+        )
+        for standing in self._standings():
+            remaining.add_metric([standing.route, standing.limit, standing.kind], standing.remaining)
+            if standing.kind == "concurrency":
+                waiting.add_metric([standing.route, standing.limit], standing.waiting)
+        yield remaining
+        yield waiting
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
 
 
 class _Breakers(Collector):

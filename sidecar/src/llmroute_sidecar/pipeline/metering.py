@@ -1,0 +1,294 @@
+"""Limits beyond requests, as a call meets them: reserved before it is made, read from its answer, settled at its end.
+
+    serve            admit       wait in line, reserve                            (refused: nothing is counted)
+      each attempt   begin       reserve in the upstream's own limits
+                     whole, relays  read what the answer says it used
+                     end         settle those of the upstream: refunded where nothing was delivered
+    Gateway.close    close       settle those of the route, give back its slots   (exactly once for each call)
+
+What counts is behind `policy.limits.ledger.Counter`. What was used is told to whoever wants to know in `Call.usage`.
+A client that leaves while an upstream is at work on its call has used the prompt: it was sent.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from llmroute_sidecar.pipeline.body import RequestFields
+from llmroute_sidecar.pipeline.standing import standing_headers
+from llmroute_sidecar.pipeline.usage import Pieces, Reading, StreamReader, TailReader, Usage
+from llmroute_sidecar.policy.limits.demand import Demand, LearntOutputs, prompt_tokens
+from llmroute_sidecar.policy.limits.ledger import Counter, InLine, Lease, Moment, Use
+from llmroute_sidecar.policy.limits.rules import BudgetLimit, Refused, TokenLimit
+from llmroute_sidecar.policy.limits.slots import Slot, Ticket
+from llmroute_sidecar.policy.plan import DEFAULT_NAME, Candidate
+from llmroute_sidecar.snapshot import Upstream
+from llmroute_sidecar.telemetry.metrics import Metrics
+from llmroute_sidecar.upstream.exchange import Headers, Sink
+
+_WRITES_TEXT = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
+"""Where an answer's size says something of its tokens."""
+_TELLS_WHEN_ASKED = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Where a stream tells its usage for `stream_options.include_usage` only."""
+_NOTHING = Usage(0, 0, estimated=False, cost=0)
+
+
+class Metering:
+    """Makes meters and admits their calls. One for a process."""
+
+    def __init__(self, counter: Counter, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
+        self.counter = counter
+        self.metrics = metrics
+        self.learnt = LearntOutputs()
+        self._loop = loop
+
+    def now(self) -> Moment:
+        return Moment(self._loop.time(), time.time())
+
+    def meter(self, path: str, fields: RequestFields, first: Candidate, upstream: Upstream, uses: list[Use]) -> "Meter":
+        """For a call that is limited by `uses` and will probably be served by `first` at `upstream`."""
+        output = 0
+        if path in _WRITES_TEXT:
+            output = fields.max_output if fields.max_output is not None else self.learnt.expect(first.entry.name)
+        demand = Demand(prompt_tokens(fields.body), output)
+        return Meter(self, path, fields, demand, _cost(upstream, first, demand.input, demand.output) or 0, uses)
+
+    async def admit(self, meter: "Meter") -> Refused | None:
+        """Takes what the call needs, after a wait where there is a line for it."""
+        held: list[Slot] = []
+        while True:
+            outcome = self.counter.admit(meter.uses, meter.demand, meter.cost, self.now(), held)
+            if isinstance(outcome, Refused):
+                return outcome
+            if not isinstance(outcome, InLine):
+                meter.lease = outcome
+                return None
+            try:
+                refused = await self._wait(outcome.ticket)
+            except BaseException:  # the client has left, most likely
+                outcome.ticket.leave()
+                _give_back(held)
+                raise
+            if refused is not None:
+                _give_back(held)
+                return refused
+            held.append(outcome.ticket.slot())
+
+    async def _wait(self, ticket: Ticket) -> Refused | None:
+        """Until the ticket is granted, or its time is up."""
+        granted = self._loop.create_future()
+        ticket.on_grant = _resolver(granted)
+        try:
+            async with asyncio.timeout(ticket.rule.queue_timeout):
+                await granted
+        except TimeoutError:
+            if not ticket.granted:  # else it came in the last moment
+                ticket.leave()
+                return ticket.refusal()
+        finally:
+            ticket.on_grant = None
+        return None
+
+
+def _resolver(future: "asyncio.Future[None]") -> Callable[[], None]:
+    return lambda: None if future.done() else future.set_result(None)
+
+
+def _give_back(held: list[Slot]) -> None:
+    for slot in held:
+        slot.give_back()
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What an attempt under way holds and has learnt."""
+
+    candidate: Candidate
+    upstream: Upstream
+    lease: Lease | None
+    reads_usage: bool
+    status: int = 0
+    """Of the answer that goes to the client."""
+    reading: Reading | None = None
+    """What was read of it."""
+
+
+class Meter:
+    """Of one call."""
+
+    __slots__ = ("_attempt", "_closed", "_fields", "_metering", "_path", "_usage", "cost", "demand", "lease", "uses")
+
+    def __init__(
+        self, metering: Metering, path: str, fields: RequestFields, demand: Demand, cost: int, uses: list[Use]
+    ) -> None:
+        self._metering = metering
+        self._path = path
+        self._fields = fields
+        self.demand = demand
+        self.cost = cost
+        """Of the demand, at the price of the first candidate."""
+        self.uses = uses
+        self.lease: Lease | None = None
+        self._attempt: _Attempt | None = None
+        self._usage: Usage | None = None
+        self._closed = False
+
+    # -- the upstream's own limits -----------------------------------------------------------------------------------
+
+    def refused_by(self, candidate: Candidate, upstream: Upstream) -> Refused | None:
+        """Which of the upstream's own limits is used up. Counts nothing: the breaker may yet say no, and what was not
+        tried uses up no limit."""
+        if not upstream.metered:
+            return None
+        counter, now = self._metering.counter, self._metering.now()
+        return counter.refusal(_of(upstream), self.demand, self._cost_at(candidate, upstream), now)
+
+    def begin(self, candidate: Candidate, upstream: Upstream) -> None:
+        """An attempt begins, in the same breath as `refused_by` found room for it."""
+        lease: Lease | None = None
+        if upstream.metered:
+            now = self._metering.now()
+            taken = self._metering.counter.admit(_of(upstream), self.demand, self._cost_at(candidate, upstream), now)
+            if isinstance(taken, InLine):
+                taken.ticket.leave()  # limits per Upstream have no line
+            elif not isinstance(taken, Refused):
+                lease = taken
+        reads = any(isinstance(limit, TokenLimit | BudgetLimit) for limit, _ in self.uses) or any(
+            isinstance(limit, TokenLimit | BudgetLimit) for limit in upstream.metered
+        )
+        self._attempt = _Attempt(candidate, upstream, lease, reads)
+
+    def _cost_at(self, candidate: Candidate, upstream: Upstream) -> int:
+        return _cost(upstream, candidate, self.demand.input, self.demand.output) or 0
+
+    def headers(self) -> Headers:
+        """What the answer says of the strictest limits."""
+        assert self.lease is not None
+        return [
+            line
+            for standing in (self.lease.requests, self.lease.tokens)
+            if standing is not None
+            for line in standing_headers(standing)
+        ]
+
+    # -- the answer --------------------------------------------------------------------------------------------------
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """Whether the stream is to tell its usage, which the client has not asked for."""
+        attempt = self._attempt
+        return (
+            attempt is not None
+            and attempt.reads_usage
+            and self._fields.stream
+            and not self._fields.include_usage
+            and self._path in _TELLS_WHEN_ASKED
+            and attempt.upstream.protocol == "OpenAI"
+        )
+
+    def whole(self, status: int, body: bytes, *, events: bool) -> bytes:
+        """An answer is about to go out in one piece: what is to go out of it."""
+        reading = self._begin_reading(status)
+        if reading is None or status >= 400:
+            return body
+        if not events:
+            reading.answer(body, text=self._path in _WRITES_TEXT)
+            return body
+        pieces = Pieces()
+        reader = StreamReader(pieces, reading, hide=self.asks_for_usage)
+        reader.write(body)
+        reader.done()
+        return b"".join(pieces.written)
+
+    def relays(self, status: int, sink: Sink, *, events: bool) -> StreamReader | TailReader | None:
+        """An answer begins to go out piece by piece: through what is returned, where it is to be read."""
+        reading = self._begin_reading(status)
+        if reading is None:
+            return None
+        if events:
+            return StreamReader(sink, reading, hide=self.asks_for_usage)
+        return TailReader(sink, reading, text=self._path in _WRITES_TEXT)
+
+    def _begin_reading(self, status: int) -> Reading | None:
+        attempt = self._attempt
+        if attempt is None:
+            return None
+        attempt.status = status
+        attempt.reading = Reading()
+        return attempt.reading if attempt.reads_usage else None
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def end(self, *, left: bool) -> None:
+        """The attempt is over; `left`: because the client has gone."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        usage = self._used(attempt, left=left)
+        if usage is not None and not self._closed:
+            self._usage = usage
+        if attempt.lease is not None:
+            spent = usage or _NOTHING
+            attempt.lease.settle(spent.input + spent.output, spent.cost or 0, self._metering.now())
+            attempt.lease.release()
+
+    def close(self) -> Usage | None:
+        """The call is over, in whatever way: what it used, where that is known or can be estimated. Again, it is what
+        it was."""
+        if self._closed:
+            return self._usage
+        self._closed = True
+        attempt = self._attempt
+        if attempt is not None:  # the answer's end, or the client's departure: `end` comes after
+            self._usage = self._used(attempt, left=True)
+        usage = self._usage
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            spent = usage or _NOTHING
+            lease.settle(spent.input + spent.output, spent.cost or 0, self._metering.now())
+            lease.release()
+        if usage is not None and attempt is not None and attempt.reads_usage:
+            self._tell(attempt, usage)
+        return usage
+
+    def _used(self, attempt: _Attempt, *, left: bool) -> Usage | None:
+        """What an attempt used; None where nothing of it was delivered, or nobody wants to know."""
+        if attempt.status >= 400:
+            return _NOTHING  # the client's mistake: nothing was generated
+        if not attempt.reads_usage:
+            return None
+        if attempt.reading is not None:
+            usage = attempt.reading.usage(self.demand.input)
+        elif left:
+            usage = Usage(self.demand.input, 0, estimated=True)
+        else:
+            return None
+        return replace(usage, cost=_cost(attempt.upstream, attempt.candidate, usage.input, usage.output))
+
+    def _tell(self, attempt: _Attempt, usage: Usage) -> None:
+        metering = self._metering
+        if usage.estimated:
+            metering.metrics.usage_estimated.add()
+        elif self._path in _WRITES_TEXT and attempt.status < 400:
+            metering.learnt.learn(attempt.candidate.entry.name, usage.output)
+        budgets = any(isinstance(limit, BudgetLimit) for limit, _ in (*self.uses, *_of(attempt.upstream)))
+        if usage.cost is None and budgets:
+            metering.metrics.price_unknown(_label(attempt.candidate))
+
+
+def _of(upstream: Upstream) -> Sequence[Use]:
+    return [(limit, upstream.id) for limit in upstream.metered]
+
+
+def _cost(upstream: Upstream, candidate: Candidate, given: int, made: int) -> int | None:
+    price = upstream.prices.find(candidate.upstream_model)
+    return None if price is None else price.cost(given, made)
+
+
+def _label(candidate: Candidate) -> str:
+    """A model as the configuration names it: the upstream's name, or the pattern where clients choose that."""
+    name = candidate.entry.name
+    if candidate.upstream_model != candidate.model or name == candidate.model:
+        return candidate.upstream_model
+    return "other" if name == DEFAULT_NAME else name

@@ -1,0 +1,79 @@
+"""How a limit stands, as clients and metrics are told: headers, a sentence, a gauge."""
+
+from typing import assert_never
+
+from llmroute_sidecar.policy.limits.ledger import Ledger, Moment
+from llmroute_sidecar.policy.limits.rules import (
+    PICODOLLARS,
+    BudgetLimit,
+    ConcurrencyLimit,
+    Kind,
+    Limit,
+    Refused,
+    RequestLimit,
+    Standing,
+    TokenLimit,
+)
+from llmroute_sidecar.policy.retry import format_reset
+from llmroute_sidecar.telemetry.metrics import LimitStanding
+from llmroute_sidecar.upstream.exchange import Headers
+
+_NAMES: dict[Kind, tuple[bytes, bytes, bytes]] = {
+    "requests": (
+        b"x-ratelimit-limit-requests",
+        b"x-ratelimit-remaining-requests",
+        b"x-ratelimit-reset-requests",
+    ),
+    "tokens": (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+}
+"""OpenAI's; there are none for the other kinds."""
+
+
+def standing_headers(standing: Standing) -> Headers:
+    names = _NAMES.get(standing.kind)
+    if names is None:
+        return []
+    limit, remaining, reset = names
+    return [
+        (limit, str(standing.limit).encode()),
+        (remaining, str(standing.remaining).encode()),
+        (reset, format_reset(standing.reset).encode()),
+    ]
+
+
+def refusal_text(refused: Refused) -> str:
+    """Which limit said no, and what to do."""
+    standing = refused.standing
+    wait = f"try again in {format_reset(refused.retry_after)}"
+    match standing.kind:
+        case "requests" | "tokens":
+            return f"the limit {standing.name!r} of {standing.limit} {standing.kind} is reached; {wait}"
+        case "concurrency":
+            return f"the limit {standing.name!r} of {standing.limit} requests at a time is reached; {wait}"
+        case "budget":
+            dollars = _dollars(standing.limit)
+            return f"the budget {standing.name!r} of {dollars} US dollars has no room for this request; {wait}"
+        case never:
+            assert_never(never)
+
+
+def _dollars(picodollars: int) -> str:
+    text = f"{picodollars // PICODOLLARS}.{picodollars % PICODOLLARS:012d}"
+    return text.rstrip("0").rstrip(".")
+
+
+def standing_of(ledger: Ledger, limit: Limit, now: Moment) -> LimitStanding:
+    """For the gauges."""
+    remaining: float = ledger.remaining(limit, now)
+    waiting = 0
+    kind: Kind
+    match limit:
+        case RequestLimit():
+            kind = "requests"
+        case TokenLimit():
+            kind = "tokens"
+        case ConcurrencyLimit():
+            kind, waiting = "concurrency", ledger.slots.waiting(limit)
+        case BudgetLimit():
+            kind, remaining = "budget", remaining / PICODOLLARS
+    return LimitStanding(limit.id.partition("/")[0], limit.name, kind, remaining, waiting)
