@@ -33,7 +33,7 @@ from typing import Literal
 
 import msgspec
 
-from llmroute_sidecar.pipeline.body import RequestFields, rename_model
+from llmroute_sidecar.pipeline.body import RequestFields, rename_model, with_usage_asked_for
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import AttemptRecord, error_as_event, stream_error
 from llmroute_sidecar.pipeline.events import Beginning, BeginningScan, WholeEvents
@@ -44,7 +44,7 @@ from llmroute_sidecar.policy.limits import Limiter, Refused
 from llmroute_sidecar.policy.plan import Candidate, Plan, in_turn
 from llmroute_sidecar.policy.retry import pause_before_retry, retry_after
 from llmroute_sidecar.telemetry.metrics import Metrics
-from llmroute_sidecar.upstream.exchange import Exchange, Headers, OutgoingRequest, UpstreamBroken
+from llmroute_sidecar.upstream.exchange import Exchange, Headers, OutgoingRequest, Sink, UpstreamBroken
 from llmroute_sidecar.upstream.registry import LiveUpstream, Serving
 
 CALL_SECONDS = 600.0
@@ -125,9 +125,8 @@ class AttemptEngine:
         chain = _Chain()
         candidates: Iterable[Candidate] = plan.candidates
         if plan.parts:
-            candidates = in_turn(
-                plan, serving.turns, partial(_header, call), lambda each: self._able(upstreams[each.upstream])
-            )
+            able = partial(self._able, call, upstreams)
+            candidates = in_turn(plan, serving.turns, partial(_header, call), able)
         for candidate in candidates:
             upstream = upstreams[candidate.upstream]
             for attempt in range(1, candidate.entry.retry_attempts + 1):
@@ -162,7 +161,7 @@ class AttemptEngine:
             chain.tried, chain.throttled = True, False  # broken for good, not for a while: told as a failure
             self._note(call, candidate, upstream, upstream.unavailable or "unavailable")
             return None
-        refused = self._over_limit(upstream)
+        refused = self._over_limit(call, candidate, upstream)
         if refused is not None:
             chain.limited = refused
             chain.soonest = _sooner(chain.soonest, refused.retry_after)
@@ -180,7 +179,7 @@ class AttemptEngine:
             return None
         if attempt == 1 and not again:
             upstream.retries.first_try()
-        self._count(upstream)
+        self._count(call, candidate, upstream)
         chain.tried = True
         call.tried = upstream.config.name
         call.target = upstream.config
@@ -207,15 +206,20 @@ class AttemptEngine:
         self._metrics.retry_refused(upstream.config.name)
         return False
 
-    def _able(self, upstream: LiveUpstream) -> bool:
+    def _able(self, call: Call, upstreams: Mapping[str, LiveUpstream], candidate: Candidate) -> bool:
         """Whether an attempt could be made now. Changes nothing."""
+        upstream = upstreams[candidate.upstream]
         return (
-            upstream.caller is not None and upstream.breaker.admits(self._now()) and self._over_limit(upstream) is None
+            upstream.caller is not None
+            and upstream.breaker.admits(self._now())
+            and self._over_limit(call, candidate, upstream) is None
         )
 
-    def _over_limit(self, upstream: LiveUpstream) -> Refused | None:
+    def _over_limit(self, call: Call, candidate: Candidate, upstream: LiveUpstream) -> Refused | None:
         """Which of the upstream's own limits is used up, that with the longest wait. Counts nothing: the breaker may
         yet say no, and what was not tried uses up no limit."""
+        if call.meter is not None:
+            return call.meter.refused_by(candidate, upstream.config)
         longest: Refused | None = None
         for limit in upstream.config.limits:
             refused = self._limiter.peek(limit, upstream.config.id, self._now())
@@ -223,8 +227,10 @@ class AttemptEngine:
                 longest = refused
         return longest
 
-    def _count(self, upstream: LiveUpstream) -> None:
-        if upstream.config.limits:
+    def _count(self, call: Call, candidate: Candidate, upstream: LiveUpstream) -> None:
+        if call.meter is not None:
+            call.meter.begin(candidate, upstream.config)
+        elif upstream.config.limits:
             self._limiter.admit([(limit, upstream.config.id) for limit in upstream.config.limits], self._now())
 
     def _note(
@@ -288,6 +294,8 @@ class AttemptEngine:
                 exchange.abort()
             if not judged:
                 breaker.record(permit, outcome, now, None if rest is None else now + rest)
+            if call.meter is not None:
+                call.meter.end(left=left)
             call.wait_ends()
             if judged or left:
                 self._metrics.came_of(upstream.config.name, "client_left" if left else call.attempts[-1].reason)
@@ -306,6 +314,8 @@ class AttemptEngine:
             if candidate.upstream_model == fields.model
             else rename_model(fields.body, candidate.upstream_model)
         )
+        if call.meter is not None and call.meter.asks_for_usage:
+            body = with_usage_asked_for(body)
         query = f"?{call.query}" if call.query else ""
         request = OutgoingRequest(
             call.path.removeprefix("/v1") + query,
@@ -388,20 +398,28 @@ class AttemptEngine:
         if exchange.complete and not begun:
             body = bytes(exchange.buffer)
             exchange.buffer = bytearray()
+            if call.meter is not None:
+                body = call.meter.whole(exchange.status, body, events=whole_events)
             reply.whole(exchange.status, answer_headers(call, exchange.headers), body)
             return
         length = content_length(exchange.headers)
+        sink: Sink = reply if keep_alive is None or not whole_events else keep_alive
+        reader = call.meter.relays(exchange.status, sink, events=whole_events) if call.meter is not None else None
+        if reader is not None:
+            sink = reader
         events: WholeEvents | None = None
         if whole_events and keep_alive is not None:
-            events = WholeEvents(keep_alive)
+            events = WholeEvents(sink)
             keep_alive.relays(events)
             length = None  # signs of life are not counted in it
-        elif whole_events and length is None:
-            events = WholeEvents(reply)
+        elif whole_events and (length is None or reader is not None):
+            events = WholeEvents(sink)
+        if reader is not None and reader.hides:
+            length = None
         if not begun:
             reply.start(exchange.status, answer_headers(call, exchange.headers), length)
         try:
-            await exchange.relay(events or reply, upstream.config.idle_timeout, deadline)
+            await exchange.relay(events or sink, upstream.config.idle_timeout, deadline)
         except UpstreamBroken as broken:
             call.attempts[-1] = AttemptRecord(
                 call.attempts[-1].model, call.attempts[-1].upstream, f"truncated_{broken.reason}", exchange.status
@@ -414,6 +432,8 @@ class AttemptEngine:
             raise _BrokenOff from None
         if events is not None:
             events.flush()
+        if reader is not None:
+            reader.done()
         reply.finish()
 
     def _end_begun(self, reply: Reply, event: bytes) -> None:
