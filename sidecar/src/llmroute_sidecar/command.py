@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         help="mounted Secrets, as SECRET/ENTRY (%(default)s)",
     )
     _add_ports(serve)
+    _add_otlp(serve)
     _add_litellm(serve)
     _add_log_level(serve, "info")
     serve.set_defaults(command=_serve)
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_choice(run)
     run.add_argument("--secrets-dir", type=Path, help="where Secrets are that stand in no file, as SECRET/ENTRY")
     _add_ports(run)
+    _add_otlp(run)
     _add_litellm(run)
     # What else `serve` logs is told on stderr, in words.
     _add_log_level(run, "error")
@@ -126,6 +128,14 @@ def _add_log_level(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def _add_otlp(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="export traces to this collector (OTLP over HTTP, port 4318 most often); OTEL_* variables say more",
+    )
+
+
 def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port")
@@ -166,9 +176,15 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
     from llmroute_sidecar import process
     from llmroute_sidecar.config.reload import Reloader
     from llmroute_sidecar.telemetry import log
+    from llmroute_sidecar.telemetry.otlp_settings import read_settings
     from llmroute_sidecar.upstream.worker import WorkerSettings
+    from llmroute_sidecar.version import VERSION
 
     writer = log.configure(options.log_level)
+    try:
+        otlp = read_settings(os.environ, options.otlp_endpoint, VERSION, logging.getLogger("llmroute.otlp").warning)
+    except ValueError as error:
+        return _wrong(f"--otlp-endpoint {error}")
     settings = process.Settings(
         options.host,
         options.port,
@@ -176,6 +192,7 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
         options.admin_port,
         options.grace,
         litellm=WorkerSettings(options.litellm_python, options.litellm_idle),
+        otlp=otlp,
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -24,9 +25,16 @@ from llmroute_sidecar.server.data_port import DataPort
 from llmroute_sidecar.server.head import ServerLimits
 from llmroute_sidecar.telemetry.log import LogWriter
 from llmroute_sidecar.telemetry.metrics import Metrics
+from llmroute_sidecar.telemetry.otlp import Exporter
+from llmroute_sidecar.telemetry.otlp_settings import OtlpSettings
+from llmroute_sidecar.telemetry.tracing import Tracer
 from llmroute_sidecar.telemetry.workers import WorkerSeries
+from llmroute_sidecar.upstream.pool import HttpCaller
 from llmroute_sidecar.upstream.worker import Workers, WorkerSettings
 from llmroute_sidecar.version import VERSION
+
+FLUSH_SECONDS = 3.0
+"""What the last spans may take at the end, after all calls."""
 
 logger = logging.getLogger("llmroute.gateway")
 
@@ -43,6 +51,8 @@ class Settings:
     """Seconds that calls under way get at the end."""
     limits: ServerLimits = field(default_factory=ServerLimits)
     litellm: WorkerSettings = field(default_factory=WorkerSettings)
+    otlp: OtlpSettings | None = None
+    """Where spans go; None: nowhere, and none are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,9 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     log.attach(loop)
     metrics = Metrics(VERSION)
     workers = Workers(settings.litellm, loop)
-    gateway = Gateway(metrics, log, loop, workers)
+    exporter = _exporter(settings.otlp, metrics, loop)
+    tracer = None if exporter is None or settings.otlp is None else Tracer(settings.otlp.ratio, exporter.add)
+    gateway = Gateway(metrics, log, loop, workers, tracer)
     metrics.registry.register(
         WorkerSeries(lambda: [(worker.name, worker.resident_bytes, worker.restarts) for worker in workers])
     )
@@ -142,8 +154,23 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     admin.should_exit = True
     await asyncio.gather(watch, admin_task, return_exceptions=True)
     await workers.end()
+    if exporter is not None:
+        await exporter.close(FLUSH_SECONDS)
     logger.info("stopped")
     log.detach()
+
+
+def _exporter(otlp: OtlpSettings | None, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> Exporter | None:
+    if otlp is None:
+        return None
+    try:
+        caller = HttpCaller(otlp, loop)
+    except (ssl.SSLError, ValueError):
+        logger.warning("no traces are exported: a certificate of OTEL_EXPORTER_OTLP_* is no good")
+        return None
+    exporter = Exporter(caller, otlp, VERSION, metrics, loop)
+    exporter.start()
+    return exporter
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

@@ -39,6 +39,7 @@ from llmroute_sidecar.pipeline.errors import AttemptRecord, error_as_event, stre
 from llmroute_sidecar.pipeline.events import Beginning, BeginningScan, WholeEvents
 from llmroute_sidecar.pipeline.headers import answer_headers, content_length, header_map, request_headers
 from llmroute_sidecar.pipeline.keep_alive import KeepAlive
+from llmroute_sidecar.pipeline.trace import trace_attempt, trace_attempt_end
 from llmroute_sidecar.policy.breaker import Outcome, Permit, Shut
 from llmroute_sidecar.policy.limits import Limiter, Refused
 from llmroute_sidecar.policy.plan import Candidate, Plan, in_turn
@@ -51,6 +52,8 @@ CALL_SECONDS = 600.0
 """All attempts of one call together, unless a candidate's own request timeout is longer."""
 HOLD_MAX_BYTES = 1024 * 1024
 """A plain answer up to this size is held back until it is whole, so that a broken one can still fall back."""
+CLIENT_LEFT = "client_left"
+"""The reason of an attempt that nobody waits for any more."""
 THROTTLED_REST_SECONDS = 5.0
 """How long an upstream rests that answered 429 without saying for how long."""
 
@@ -257,6 +260,9 @@ class AttemptEngine:
         breaker = upstream.breaker
         exchange: Exchange | None = None
         judged = left = False
+        failure: str | None = None
+        if call.trace is not None:
+            trace_attempt(call, candidate, upstream.config)
         if keep_alive is not None:
             keep_alive.watch(candidate.model if candidate.is_fallback else None)
         try:
@@ -275,16 +281,18 @@ class AttemptEngine:
             exchange.release()
             exchange = None
         except _Failed as failed:
-            outcome, rest = failed.outcome, failed.rest
+            outcome, rest, failure = failed.outcome, failed.rest, failed.reason
             raise
         except UpstreamBroken as broken:
             outcome = Outcome.NEUTRAL if broken.reason == "pool_timeout" else Outcome.FAILURE
+            failure = broken.reason
             raise _Failed(outcome, broken.reason, status) from None
         except _BrokenOff:
             breaker.broke_off(self._now(), permit)
+            failure = call.attempts[-1].reason
             raise
         except asyncio.CancelledError:
-            left = True
+            left, failure = True, CLIENT_LEFT
             raise
         finally:
             now = self._now()
@@ -298,7 +306,9 @@ class AttemptEngine:
                 call.meter.end(left=left)
             call.wait_ends()
             if judged or left:
-                self._metrics.came_of(upstream.config.name, "client_left" if left else call.attempts[-1].reason)
+                self._metrics.came_of(upstream.config.name, CLIENT_LEFT if left else call.attempts[-1].reason)
+            if call.trace is not None:
+                trace_attempt_end(call, status, failure)
             told = status or ("cancelled" if left else "error")
             self._metrics.attempt(upstream.config.name, told, time.perf_counter() - clock)
 

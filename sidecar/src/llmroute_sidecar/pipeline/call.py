@@ -19,6 +19,7 @@ from llmroute_sidecar.pipeline.usage import Usage
 from llmroute_sidecar.policy.keys import Client
 from llmroute_sidecar.policy.plan import ModelEntry
 from llmroute_sidecar.snapshot import Upstream
+from llmroute_sidecar.telemetry.tracing import CallTrace
 from llmroute_sidecar.upstream.exchange import Headers
 from llmroute_sidecar.upstream.registry import Serving
 
@@ -37,18 +38,20 @@ READ_HERE = frozenset(
 """The headers that the gateway itself reads; picked out once, while the head is parsed."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _random_bits = random.Random().getrandbits  # noqa: S311 - seeded by the system; ids must differ, not be secret
 
 
 class Ids(msgspec.Struct, frozen=True, gc=False):
     """Under which a request is known. `traceparent` is the one sent on, with a span of the gateway's own
-    (W3C Trace Context, §3.2)."""
+    (W3C Trace Context, §3.2); where the call is traced, its attempts' spans are sent on instead."""
 
     request_id: str
     trace_id: str
     traceparent: str
+    caller_span: str | None = None
+    """Whose child the gateway's span is."""
 
 
 def take_over_ids(headers: Headers) -> Ids:
@@ -64,16 +67,18 @@ def take_over_ids(headers: Headers) -> Ids:
     )
     parent = given.get(b"traceparent")
     trace_id = given.get(b"x-trace-id")
+    caller_span: str | None = None
     flags = "01"
     if parent is not None and (match := _TRACEPARENT.fullmatch(parent)):
         trace = hexadecimal = match[1].decode()
-        flags = match[2].decode()
+        caller_span = match[2].decode()
+        flags = match[3].decode()
     elif trace_id is not None and _SANE_ID.fullmatch(trace_id):
         trace = trace_id.decode()
         hexadecimal = trace if _TRACE_ID.fullmatch(trace) else _new_trace_id()
     else:
         trace = hexadecimal = _new_trace_id()
-    return Ids(request, trace, f"00-{hexadecimal}-{_random_bits(64) or 1:016x}-{flags}")
+    return Ids(request, trace, f"00-{hexadecimal}-{_random_bits(64) or 1:016x}-{flags}", caller_span)
 
 
 def _new_trace_id() -> str:
@@ -98,6 +103,8 @@ class Call:
     """The path's template, for metrics: bounded."""
     body: bytes = b""
 
+    trace: CallTrace | None = None
+    """Its spans; None where it has none."""
     serving: Serving | None = None
     """What it is served from, from its head to its last byte."""
     clients: tuple[Client, ...] = ()

@@ -63,10 +63,11 @@ def request_headers(call: Call, upstream: Upstream) -> Headers:
     headers = [(name, value) for name, value in call.headers if name not in dropped and name not in own]
     headers += own.items()
     ids = call.ids
+    traceparent = ids.traceparent if call.trace is None else call.trace.traceparent
     headers += (
         (b"x-request-id", ids.request_id.encode()),
         (b"x-trace-id", ids.trace_id.encode()),
-        (b"traceparent", ids.traceparent.encode()),
+        (b"traceparent", traceparent.encode()),
     )
     if upstream.protocol == "Anthropic":
         if upstream.credential is not None:

@@ -18,6 +18,7 @@ from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.pipeline.metering import Metering
 from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of
 from llmroute_sidecar.pipeline.tell import is_told, log_line, tell_metrics
+from llmroute_sidecar.pipeline.trace import begin_trace, end_trace
 from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
 from llmroute_sidecar.policy.limits.ledger import Ledger, Use
 from llmroute_sidecar.policy.limits.rules import Limit, Refused
@@ -25,6 +26,7 @@ from llmroute_sidecar.policy.plan import DEFAULT_NAME, Plan
 from llmroute_sidecar.snapshot import Route, Snapshot
 from llmroute_sidecar.telemetry.log import LogWriter, exception_text
 from llmroute_sidecar.telemetry.metrics import LimitStanding, Metrics
+from llmroute_sidecar.telemetry.tracing import Tracer
 from llmroute_sidecar.upstream.exchange import Headers
 from llmroute_sidecar.upstream.registry import Serving, adopt
 from llmroute_sidecar.upstream.worker import Workers, WorkerSettings
@@ -37,7 +39,12 @@ class Gateway:
     """Serves calls from the current snapshot. One for a process."""
 
     def __init__(
-        self, metrics: Metrics, log: LogWriter, loop: asyncio.AbstractEventLoop, workers: Workers | None = None
+        self,
+        metrics: Metrics,
+        log: LogWriter,
+        loop: asyncio.AbstractEventLoop,
+        workers: Workers | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._loop = loop
         self._workers = workers or Workers(WorkerSettings(), loop)
@@ -48,6 +55,7 @@ class Gateway:
         self._engine = AttemptEngine(self._ledger.requests, metrics, loop)
         self._open_calls = 0
         self._on_idle: Callable[[], None] | None = None
+        self._tracer = tracer
         self.serving: Serving | None = None
         self.draining = False
         metrics.watch_breakers(self._breaker_states)
@@ -87,6 +95,8 @@ class Gateway:
 
     def begin(self, call: Call) -> None:
         """A request has begun; `close` follows exactly once."""
+        if self._tracer is not None:
+            begin_trace(self._tracer, call)
         self._open_calls += 1
         self._metrics.in_flight += 1
 
@@ -172,6 +182,8 @@ class Gateway:
         if status == 429 and call.error_code in ("rate_limit_exceeded", "insufficient_quota"):
             self._metrics.rate_limited.inc()
         tell_metrics(call, status, seconds, self._metrics)
+        if call.trace is not None:
+            end_trace(call, status)
         if is_told(call, status):
             self._log.write(log_line(call, status, seconds))
         self._open_calls -= 1

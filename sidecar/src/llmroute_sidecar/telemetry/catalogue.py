@@ -46,7 +46,7 @@ class Catalogue(CollectorRegistry):
         for collector in (*self._series, *self._others):
             for family in collector.collect():
                 # prometheus_client keeps the labels of its own metrics there, and those of families.
-                labels = getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", ())
+                labels: Sequence[str] = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ())
                 name = f"{family.name}_total" if family.type == "counter" else family.name
                 found.append(Described(name, family.type, tuple(labels), family.documentation))
         return found

@@ -57,7 +57,7 @@ class CounterSeries(Series):
         lines = [self._head(name, "counter")]
         for labels, count in self._counts.items():
             told = f"{{{self._label_text(labels)}}}" if labels else ""
-            lines.append(f"{name}{told} {floatToGoString(count)}\n")
+            lines.append(f"{name}{told} {count!r}\n")
         return "".join(lines)
 
     def collect(self) -> Iterator[Metric]:
@@ -103,7 +103,7 @@ class HistogramSeries(Series):
                 total += count
                 lines.append(f'{begin}le="{edge}"}} {total}.0\n')
             told = f"{{{told}}}" if told else ""
-            lines.append(f"{name}_count{told} {total}.0\n{name}_sum{told} {floatToGoString(sums[labels])}\n")
+            lines.append(f"{name}_count{told} {total}.0\n{name}_sum{told} {sums[labels]!r}\n")
         return "".join(lines)
 
     def collect(self) -> Iterator[Metric]:

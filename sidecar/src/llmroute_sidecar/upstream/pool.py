@@ -9,8 +9,10 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
-from llmroute_sidecar.snapshot import Upstream
+from llmroute_contract.scalars import UpstreamUrl
+from llmroute_sidecar.snapshot import TlsMaterial
 from llmroute_sidecar.upstream.exchange import BrokenReason, OutgoingRequest, UpstreamBroken
 from llmroute_sidecar.upstream.http_connection import HttpConnection
 from llmroute_sidecar.upstream.tls import client_context
@@ -20,11 +22,23 @@ IDLE_SECONDS = 55.0
 race."""
 
 
+class Address(Protocol):
+    """What must be known to call somebody: an upstream's configuration, or a collector's."""
+
+    @property
+    def url(self) -> UpstreamUrl: ...
+
+    @property
+    def tls(self) -> TlsMaterial | None: ...
+
+    @property
+    def pool_max_connections(self) -> int: ...
+
+
 class HttpCaller:
     """Calls one http(s) upstream (`Caller` in exchange.py)."""
 
-    def __init__(self, upstream: Upstream, loop: asyncio.AbstractEventLoop) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream: Address, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._host = upstream.url.host
         self._port = upstream.url.port
