@@ -16,7 +16,7 @@ class DirectWorker:
         with theirs:
             self.process = subprocess.Popen(
                 [str(python), "-I", str(PROGRAM)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=_ENVIRONMENT,
