@@ -143,8 +143,8 @@ class AttemptEngine:
                     if keep_alive is not None and keep_alive.begun:
                         self._end_begun(reply, stream_error(call.path))
                         return None
-                    pause = self._pause(candidate, upstream, attempt, chain, failed)
-                    if pause is None or self._now() + pause >= deadline:
+                    pause = self._pause(candidate, upstream, attempt, chain, failed, deadline)
+                    if pause is None:
                         break
                     await asyncio.sleep(pause)
                     call.waited += pause
@@ -190,7 +190,13 @@ class AttemptEngine:
         return permit
 
     def _pause(
-        self, candidate: Candidate, upstream: LiveUpstream, attempt: int, chain: "_Chain", failed: "_Failed"
+        self,
+        candidate: Candidate,
+        upstream: LiveUpstream,
+        attempt: int,
+        chain: "_Chain",
+        failed: "_Failed",
+        deadline: float,
     ) -> float | None:
         """Seconds until the same target is tried again, for which its budget has paid; None where it is not."""
         chain.throttled = chain.throttled and failed.outcome is Outcome.THROTTLED
@@ -201,7 +207,9 @@ class AttemptEngine:
         if failed.outcome is not Outcome.FAILURE or attempt == entry.retry_attempts:
             return None
         pause = pause_before_retry(attempt, entry.retry_backoff, self._random.random(), failed.rest)
-        return pause if pause is not None and self._may_retry(upstream) else None
+        if pause is None or self._now() + pause >= deadline or not self._may_retry(upstream):
+            return None
+        return pause
 
     def _may_retry(self, upstream: LiveUpstream) -> bool:
         if upstream.retries.take():
@@ -221,7 +229,7 @@ class AttemptEngine:
     def _over_limit(self, call: Call, candidate: Candidate, upstream: LiveUpstream) -> Refused | None:
         """Which of the upstream's own limits is used up, that with the longest wait. Counts nothing: the breaker may
         yet say no, and what was not tried uses up no limit."""
-        if call.meter is not None:
+        if call.meter is not None and upstream.config.metered:
             return call.meter.refused_by(candidate, upstream.config)
         longest: Refused | None = None
         for limit in upstream.config.limits:
@@ -233,7 +241,7 @@ class AttemptEngine:
     def _count(self, call: Call, candidate: Candidate, upstream: LiveUpstream) -> None:
         if call.meter is not None:
             call.meter.begin(candidate, upstream.config)
-        elif upstream.config.limits:
+        if upstream.config.limits and not upstream.config.metered:
             self._limiter.admit([(limit, upstream.config.id) for limit in upstream.config.limits], self._now())
 
     def _note(

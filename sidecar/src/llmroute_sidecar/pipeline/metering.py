@@ -139,8 +139,6 @@ class Meter:
     def refused_by(self, candidate: Candidate, upstream: Upstream) -> Refused | None:
         """Which of the upstream's own limits is used up. Counts nothing: the breaker may yet say no, and what was not
         tried uses up no limit."""
-        if not upstream.metered:
-            return None
         counter, now = self._metering.counter, self._metering.now()
         return counter.refusal(_of(upstream), self.demand, self._cost_at(candidate, upstream), now)
 
