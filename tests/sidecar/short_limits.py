@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from llmroute_sidecar.config.directory import DirectorySource
 from llmroute_sidecar.config.reload import Reloader
@@ -20,10 +21,12 @@ SHORT = ServerLimits(head_seconds=0.2, body_seconds=0.2, keep_alive_seconds=0.2)
 
 
 @contextmanager
-def running_with_short_limits(folder: Path, limits: ServerLimits = SHORT) -> Iterator[int]:
+def running_with_short_limits(
+    folder: Path, limits: ServerLimits = SHORT, route: dict[str, Any] | None = None
+) -> Iterator[int]:
     """The data port's number."""
     write_secret(folder / "secrets", "clients", {"app": KEY})
-    write_config(folder / "config", {"chat": spec("mock://local")})
+    write_config(folder / "config", {"chat": route or spec("mock://local")})
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     port = 0
@@ -43,6 +46,9 @@ def running_with_short_limits(folder: Path, limits: ServerLimits = SHORT) -> Ite
         ready.set()
         await stop.wait()
         data_port.shut()
+        for upstream in gateway.serving.live.values() if gateway.serving else ():
+            if upstream.caller is not None:
+                upstream.caller.close()
         await asyncio.sleep(0)
         os.close(sink)
 

@@ -9,10 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.gateway_process import GatewayProcess, running, spec, upstream
+from llmroute_sidecar.pipeline import attempt
+from tests.gateway_process import KEY, GatewayProcess, running, spec, upstream
 from tests.provider import Behaviour, Provider, ProviderRequest, answers, completion, providing, response
+from tests.sidecar.short_limits import running_with_short_limits
 
 pytestmark = pytest.mark.server
 NAMES = ("a", "b", "c", "d")
@@ -185,6 +188,21 @@ def test_a_retry_waits_for_what_the_upstream_asked_or_is_not_made(tmp_path: Path
         assert answer.headers["x-llmroute-attempts"] == str(tries)
         assert len(came) == tries
         assert all(later - earlier >= 0.29 for earlier, later in pairwise(came))
+
+
+def test_no_pause_goes_beyond_the_calls_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upstream asks for 20 s, which a retry would wait for, but the call has less left: the fallback serves."""
+    monkeypatch.setattr(attempt, "CALL_SECONDS", 10.0)
+    with providing(answers(response(503, b"{}", "retry-after: 20"))) as bad, providing() as good:
+        chat = retrying(bad.url, attempts=2, timeouts={"request": "5s"})
+        chat["upstreams"].append(upstream("good", good.url, timeouts={"request": "5s"}))
+        chat["models"][0]["fallbacks"] = ["spare"]
+        chat["models"].append(model("spare", good=1))
+        with running_with_short_limits(tmp_path, route=chat) as port:
+            url, headers = f"http://127.0.0.1:{port}/v1/chat/completions", {"authorization": f"Bearer {KEY}"}
+            answer = httpx.post(url, json={"model": "gpt"}, headers=headers, timeout=15)
+    assert (answer.status_code, answer.headers["x-fallback-model"]) == (200, "spare")
+    assert len(bad.requests) == 1
 
 
 # -- what the answer tells ---------------------------------------------------------------------------------------------
