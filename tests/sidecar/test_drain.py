@@ -38,10 +38,14 @@ class Held:
             writer.write(response(200, completion()))
 
 
-def send(gateway: GatewayProcess, *, stream: bool = False, size: int = 0) -> socket.socket:
+def send(gateway: GatewayProcess, *, stream: bool = False, small_buffer: bool = False) -> socket.socket:
     """A raw connection on which a call was sent."""
-    data = json.dumps({"model": "gpt", "messages": [], "stream": stream, "user": "x" * size}).encode()
-    connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+    data = json.dumps({"model": "gpt", "messages": [], "stream": stream}).encode()
+    connection = socket.socket()
+    if small_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(20)
+    connection.connect(("127.0.0.1", gateway.port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
     connection.sendall(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
     return connection
@@ -146,20 +150,24 @@ def test_an_idle_gateway_stops_at_once(tmp_path: Path) -> None:
 
 
 def test_a_large_last_answer_arrives_whole(tmp_path: Path) -> None:
-    """Written is not sent: the process waits until its client has taken what it had to say."""
-    with running(tmp_path, {"chat": spec("mock://local?tokens=99999&latency=100ms")}) as gateway:
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.settimeout(20)
-            connection.connect(("127.0.0.1", gateway.port))
-            body = b'{"model":"gpt"}'
-            head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
-            connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-            wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 1, "the call to be under way")
-            drained(gateway)
-            answer = read_to_end(connection)
-        length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        assert len(answer.partition(b"\r\n\r\n")[2]) == length
+    """Written is not sent: the process waits until a slow client has taken what it had to say."""
+    size = 1000 * 1000
+    go_on = asyncio.Event()
+
+    async def large(_: ProviderRequest, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        writer.write(response(200, b"x" * size))
+
+    with (
+        providing(large) as provider,
+        running(tmp_path, {"chat": spec(provider.url)}) as gateway,
+        send(gateway, small_buffer=True) as connection,
+    ):
+        wait_until(lambda: provider.requests, "the provider to be called")
+        drained(gateway)
+        provider.call(go_on.set)
+        wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "the answer to be written")
+        assert len(read_to_end(connection).partition(b"\r\n\r\n")[2]) == size
         assert gateway.exit_code() == 0
 
 
