@@ -349,13 +349,14 @@ def test_what_a_collector_refuses_is_dropped_and_counted(
 
         return behaviour
 
-    def told_of() -> tuple[float, float] | None:
-        counts = (gateway.metric("llmroute_spans_exported_total"), dropped(gateway, "refused"))
-        return counts if any(counts) else None
-
     # Both spans of the call in one batch, and no other.
     more = {"OTEL_BSP_SCHEDULE_DELAY": NEVER_IN_TIME, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2"}
     with collecting(says(answer)) as collector, tracing(tmp_path, provider, collector.url, **more) as gateway:
         call(gateway, "good")
-        assert wait_until(told_of, "the spans to be told of") == (exported, refused)
+
+        def counts() -> tuple[float, float]:
+            return gateway.metric("llmroute_spans_exported_total"), dropped(gateway, "refused")
+
+        wait_until(lambda: any(counts()), "the spans to be told of")
+        assert counts() == (exported, refused)
         assert len(collector.requests) == 1

@@ -7,6 +7,8 @@ client sends there is the model's name and the path in the log line, cut to a bo
 import time
 
 from llmroute_sidecar.pipeline.call import Call
+from llmroute_sidecar.pipeline.usage import Usage
+from llmroute_sidecar.policy.limits.rules import PICODOLLARS
 from llmroute_sidecar.policy.plan import DEFAULT_NAME
 from llmroute_sidecar.policy.sampling import is_logged
 from llmroute_sidecar.telemetry.genai import GenAiLabels, operation_of, provider_of
@@ -30,6 +32,21 @@ def tell_metrics(call: Call, status: int, seconds: float, metrics: Metrics) -> N
         metrics.overhead(max(0.0, seconds - call.waited))
     if call.first_token:
         gen_ai.first_token(labels, call.first_token - call.started)
+    usage = used(call, status)
+    if usage is None:
+        return
+    metrics.used(labels.model, labels.upstream, usage.input, usage.output, estimated=usage.estimated)
+    if usage.cost is not None:
+        metrics.cost(labels.model, labels.upstream, usage.cost / PICODOLLARS)
+    if not usage.estimated:  # under the conventions' names stands what was told, and nothing else
+        gen_ai.tokens(labels, usage.input, usage.output)
+        if call.first_token:
+            gen_ai.output_tokens(labels, call.started + seconds - call.first_token, usage.output)
+
+
+def used(call: Call, status: int) -> Usage | None:
+    """What the call used, where that is known: of an answer that is an error it is nothing, and not told."""
+    return call.usage if status < 400 or status == CLIENT_LEFT else None
 
 
 def genai_labels(call: Call) -> GenAiLabels:
@@ -98,6 +115,9 @@ def log_line(call: Call, status: int, seconds: float) -> dict[str, object]:
         "client": call.client,
         "attempts": call.tries,
     }
+    usage = used(call, status)
+    if usage is not None:
+        line["tokens"] = {"input": usage.input, "output": usage.output, "estimated": usage.estimated}
     if call.error_code is not None:
         line["code"] = call.error_code
     if len(call.attempts) > 1 or is_broken(call):

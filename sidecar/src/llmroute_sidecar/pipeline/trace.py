@@ -3,7 +3,7 @@ what the client sends its ids, the path and the model's name, as in the log. Nev
 """
 
 from llmroute_sidecar.pipeline.call import Call, Ids
-from llmroute_sidecar.pipeline.tell import CLIENT_LEFT, error_type, is_broken
+from llmroute_sidecar.pipeline.tell import CLIENT_LEFT, error_type, is_broken, used
 from llmroute_sidecar.policy.plan import Candidate
 from llmroute_sidecar.snapshot import Upstream
 from llmroute_sidecar.telemetry import genai
@@ -50,6 +50,10 @@ def trace_attempt_end(call: Call, status: int | None, failure: str | None) -> No
     if call.trace is None:
         return
     attributes: dict[str, AttributeValue] = {}
+    if call.upstream is not None:  # it served; those before it did not
+        attributes.update(_usage(call))
+        if call.first_token:
+            attributes[genai.TIME_TO_FIRST_CHUNK] = call.trace.into_attempt(call.first_token)
     if status:
         attributes["http.response.status_code"] = status
         if failure is None and status >= 400:
@@ -57,6 +61,16 @@ def trace_attempt_end(call: Call, status: int | None, failure: str | None) -> No
     if failure is not None:
         attributes[genai.ERROR_TYPE] = failure
     call.trace.attempt_ends(attributes, failed=failure is not None)
+
+
+def _usage(call: Call) -> dict[str, AttributeValue]:
+    usage = used(call, call.status)
+    if usage is None:
+        return {}
+    told: dict[str, AttributeValue] = {genai.INPUT_TOKENS: usage.input, genai.OUTPUT_TOKENS: usage.output}
+    if usage.estimated:
+        told["llmroute.usage.estimated"] = True
+    return told
 
 
 def end_trace(call: Call, status: int) -> None:
@@ -75,6 +89,7 @@ def end_trace(call: Call, status: int) -> None:
     if call.model is not None:
         attributes[genai.OPERATION] = genai.operation_of(call.template)
         attributes[genai.REQUEST_MODEL] = call.model[:TEXT_MAX]
+    attributes.update(_usage(call))
     if status != CLIENT_LEFT:  # nobody was sent that one
         attributes["http.response.status_code"] = status
     named = {

@@ -45,25 +45,26 @@ _OPERATIONS = {
 OTHER = "other"
 
 _PROVIDERS_BY_HOST = (
-    ("openai.azure.com", "azure.ai.openai"),
-    ("models.ai.azure.com", "azure.ai.inference"),
-    ("services.ai.azure.com", "azure.ai.inference"),
-    ("generativelanguage.googleapis.com", "gcp.gemini"),
-    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
-    ("amazonaws.com", "aws.bedrock"),
-    ("anthropic.com", "anthropic"),
-    ("cohere.com", "cohere"),
-    ("cohere.ai", "cohere"),
-    ("deepseek.com", "deepseek"),
-    ("groq.com", "groq"),
-    ("cloud.ibm.com", "ibm.watsonx.ai"),
-    ("mistral.ai", "mistral_ai"),
-    ("moonshot.ai", "moonshot_ai"),
-    ("moonshot.cn", "moonshot_ai"),
-    ("perplexity.ai", "perplexity"),
-    ("x.ai", "x_ai"),
+    (".openai.azure.com", "azure.ai.openai"),
+    (".models.ai.azure.com", "azure.ai.inference"),
+    (".services.ai.azure.com", "azure.ai.inference"),
+    (".generativelanguage.googleapis.com", "gcp.gemini"),
+    (".aiplatform.googleapis.com", "gcp.vertex_ai"),
+    ("-aiplatform.googleapis.com", "gcp.vertex_ai"),
+    (".amazonaws.com", "aws.bedrock"),
+    (".anthropic.com", "anthropic"),
+    (".cohere.com", "cohere"),
+    (".cohere.ai", "cohere"),
+    (".deepseek.com", "deepseek"),
+    (".groq.com", "groq"),
+    (".cloud.ibm.com", "ibm.watsonx.ai"),
+    (".mistral.ai", "mistral_ai"),
+    (".moonshot.ai", "moonshot_ai"),
+    (".moonshot.cn", "moonshot_ai"),
+    (".perplexity.ai", "perplexity"),
+    (".x.ai", "x_ai"),
 )
-"""Host names that end so, at a dot."""
+"""Host names that end so, or are so but for the dot."""
 _PROVIDERS_OF_LITELLM = {
     "azure": "azure.ai.openai",
     "azure_ai": "azure.ai.inference",
@@ -89,7 +90,7 @@ def provider_of(url: UpstreamUrl, protocol: str) -> str:
     if url.scheme == "litellm":
         return _PROVIDERS_OF_LITELLM.get(url.host, url.host)
     for ending, provider in _PROVIDERS_BY_HOST:
-        if url.host == ending or url.host.endswith(f".{ending}"):
+        if f".{url.host}".endswith(ending):
             return provider
     return protocol.lower()
 

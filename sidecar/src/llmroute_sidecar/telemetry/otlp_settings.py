@@ -135,9 +135,9 @@ def _base(text: str) -> str:
 
 
 def _address(text: str) -> tuple[UpstreamUrl, str]:
-    url = parse_upstream_url(text)
-    if url.scheme not in ("http", "https"):
+    if not text.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
+    url = parse_upstream_url(text)
     rest = text.split("://", 1)[1]
     return replace(url, path=""), url.path if "/" in rest.rstrip("/") else "/"
 

@@ -89,6 +89,11 @@ class CallTrace:
     def attempt_begins(self, name: str, attributes: Attributes) -> None:
         self._attempt = _Attempt(f"{_random_bits(64) or 1:016x}", name, self._now(), attributes)
 
+    def into_attempt(self, clock: float) -> float:
+        """Seconds from the attempt's begin to a time by time.perf_counter."""
+        began = self._began if self._attempt is None else self._attempt.begin
+        return clock - (began - self._began + self._clock) / 1e9
+
     def attempt_ends(self, attributes: Attributes, *, failed: bool) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
