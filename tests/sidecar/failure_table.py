@@ -5,8 +5,10 @@ what the page promises is what the tests have seen.
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -82,8 +84,8 @@ OPENING = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta
 ERROR_EVENT = b'data: {"error":{"message":"overloaded","type":"server_error"}}\n\n'
 FIRST = event("one")
 FOREVER = 60.0
-SHORT = (("firstToken", "300ms"), ("idle", "300ms"))
-ENDS_SOON = (("request", "300ms"),)
+SHORT = (("firstToken", "1s"), ("idle", "1s"))
+ENDS_SOON = (("request", "1s"),)
 
 
 def sends(plain: bytes, streamed: bytes = b"", *, then: Literal["stay", "close", "reset"] = "stay") -> Behaviour:
@@ -99,12 +101,19 @@ def sends(plain: bytes, streamed: bytes = b"", *, then: Literal["stay", "close",
         elif then == "close":
             writer.close()
         else:
-            await asyncio.sleep(0.05)  # let what was sent arrive: a reset takes along what has not been read
+            while _on_its_way(writer):  # a reset takes along what has not arrived
+                await asyncio.sleep(0.005)
             linger = struct.pack("ii", 1, 0)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
 
     return behaviour
+
+
+def _on_its_way(writer: asyncio.StreamWriter) -> int:
+    """Bytes that the other side's kernel has not got yet."""
+    sent = fcntl.ioctl(writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    return int(writer.transport.get_write_buffer_size() + struct.unpack("i", sent)[0])
 
 
 def answers_with(data: bytes) -> Behaviour:
