@@ -80,6 +80,18 @@ class Upstream:
     """All `per: Upstream`, where any is on more than requests; else none."""
     prices: PriceList = field(default=NO_PRICES, compare=False)
     litellm: c.CompiledLitellm | None = None
+    fixed_headers: tuple[tuple[bytes, bytes], ...] = field(init=False, repr=False, compare=False)
+    """What every request to it carries: its own headers, and its credential as its protocol has it."""
+    fixed_names: frozenset[bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        fixed = [(name.lower().encode(), value.encode()) for name, value in self.headers]
+        if self.credential is not None:
+            as_anthropic = self.protocol == "Anthropic"
+            name, prefix = (b"x-api-key", b"") if as_anthropic else (b"authorization", b"Bearer ")
+            fixed.append((name, prefix + self.credential.encode()))
+        object.__setattr__(self, "fixed_headers", tuple(fixed))
+        object.__setattr__(self, "fixed_names", frozenset(name for name, _ in fixed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +165,7 @@ def build(
     entries: list[ModelEntry] = []
     keys: list[tuple[bytes, Client]] = []
     default: tuple[str, str] | None = None
+    default_model: str | None = None
     for route in routes:
         limits, metered = _limits(route, lambda limit: limit.per == "Upstream")
         prices = _prices(route)
@@ -163,6 +176,7 @@ def build(
         entries += [_entry(route.name, model, own) for model in route.models]
         if default is None and route.default_upstream is not None:
             default = (route.name, f"{route.name}/{route.default_upstream}")
+            default_model = own.get(route.default_upstream)
         keys += _keys(route, secrets, missing)
     return Snapshot(
         revision=revision or index.revision,
@@ -170,7 +184,7 @@ def build(
         gateway=index.gateway,
         routes={route.name: _route(route) for route in routes},
         upstreams=upstreams,
-        models=ModelTable(_first_of_each_name(entries), default),
+        models=ModelTable(_first_of_each_name(entries), default, default_model),
         keys=KeyRing.build(keys),
         open=not routes or any(route.auth.mode == "None" for route in routes),
         missing_secrets=tuple(missing),

@@ -54,14 +54,19 @@ _OURS = (b"x-llmroute-",)
 """What is told under such names is told by the gateway, never by an upstream."""
 _OURS_WITH_LIMITS = (*_OURS, b"x-ratelimit-")
 ANTHROPIC_VERSION = b"2023-06-01"
+_NONE: frozenset[bytes] = frozenset()
 
 
 def request_headers(call: Call, upstream: Upstream) -> Headers:
     """The headers of the request to `upstream`, less host and length."""
-    dropped = _NOT_SENT_ON | _named_by_connection(call.headers)
-    own = {name.lower().encode(): value.encode() for name, value in upstream.headers}
-    headers = [(name, value) for name, value in call.headers if name not in dropped and name not in own]
-    headers += own.items()
+    fixed, replaced = upstream.fixed_headers, upstream.fixed_names
+    dropped = _named_by_connection(call.headers)
+    headers = [
+        header
+        for header in call.headers
+        if header[0] not in _NOT_SENT_ON and header[0] not in replaced and header[0] not in dropped
+    ]
+    headers += fixed
     ids = call.ids
     traceparent = ids.traceparent if call.trace is None else call.trace.traceparent
     headers += (
@@ -69,13 +74,8 @@ def request_headers(call: Call, upstream: Upstream) -> Headers:
         (b"x-trace-id", ids.trace_id.encode()),
         (b"traceparent", traceparent.encode()),
     )
-    if upstream.protocol == "Anthropic":
-        if upstream.credential is not None:
-            headers.append((b"x-api-key", upstream.credential.encode()))
-        if not any(name == b"anthropic-version" for name, _ in headers):
-            headers.append((b"anthropic-version", ANTHROPIC_VERSION))
-    elif upstream.credential is not None:
-        headers.append((b"authorization", b"Bearer " + upstream.credential.encode()))
+    if upstream.protocol == "Anthropic" and not any(name == b"anthropic-version" for name, _ in headers):
+        headers.append((b"anthropic-version", ANTHROPIC_VERSION))
     return headers
 
 
@@ -120,14 +120,12 @@ def where_it_went(call: Call) -> Headers:
     return [(b"x-llmroute-upstream", call.tried.encode()), (b"x-llmroute-attempts", b"%d" % call.tries)]
 
 
-def id_headers(call: Call) -> Headers:
-    """On every answer, whoever made it."""
+def id_lines(call: Call) -> bytes:
+    """On every answer, whoever made it: header lines, ready to be sent."""
     ids = call.ids
-    return [
-        (b"x-request-id", ids.request_id.encode()),
-        (b"x-trace-id", ids.trace_id.encode()),
-        (b"traceparent", ids.traceparent.encode()),
-    ]
+    return (
+        f"x-request-id: {ids.request_id}\r\nx-trace-id: {ids.trace_id}\r\ntraceparent: {ids.traceparent}\r\n"
+    ).encode("ascii")
 
 
 def content_length(headers: Headers) -> int | None:
@@ -146,8 +144,8 @@ def header_map(headers: Headers) -> dict[str, str]:
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    named: set[bytes] = set()
+    named = _NONE
     for name, value in headers:
         if name == b"connection":
-            named.update(token.strip().lower() for token in value.split(b","))
-    return frozenset(named)
+            named = named.union(token.strip().lower() for token in value.split(b","))
+    return named

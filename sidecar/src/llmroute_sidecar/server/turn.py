@@ -11,7 +11,7 @@ from typing import Protocol
 
 from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import Answer
-from llmroute_sidecar.pipeline.headers import id_headers
+from llmroute_sidecar.pipeline.headers import id_lines
 from llmroute_sidecar.upstream.exchange import Headers
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -133,8 +133,7 @@ class Turn:
         head = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
             head += (name, b": ", value, b"\r\n")
-        for name, value in id_headers(self.call):
-            head += (name, b": ", value, b"\r\n")
+        head.append(id_lines(self.call))
         if not self.keep_alive:
             head.append(b"connection: close\r\n")
         return head
