@@ -42,6 +42,7 @@ def three_providers(provider_url: str) -> dict[str, Any]:
             {"name": "chained", "targets": [{"upstream": "anthropic"}], "fallbacks": ["openai"]},
             {"name": "any-*", "targets": [{"upstream": "openai"}]},
         ],
+        defaultUpstream="anthropic",
     )
 
 

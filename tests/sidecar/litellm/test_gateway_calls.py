@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.gateway_process import KEY, GatewayProcess
-from tests.provider import Behaviour, Provider, ProviderRequest
+from tests.provider import STREAM_HEAD, Behaviour, Provider, ProviderRequest, chunk, event
 from tests.sidecar.litellm.direct import events_of, text_of
 from tests.sidecar.litellm.providers import anthropic_events, any_provider, cut_after, fails, says
 from tests.sidecar.litellm.routes import CREDENTIALS, URLS
@@ -66,7 +66,13 @@ def test_openais_sdk_is_served(gateway: GatewayProcess, provider: Provider) -> N
 
 
 @pytest.mark.parametrize(
-    ("asked", "sent"), [("openai", "gpt-test"), ("renamed", "gpt-other"), ("any-thing", "gpt-test")]
+    ("asked", "sent"),
+    [
+        ("openai", "gpt-test"),
+        ("renamed", "gpt-other"),
+        ("any-thing", "gpt-test"),
+        ("what-no-entry-names", "claude-test"),
+    ],
 )
 def test_the_model_is_the_targets_or_else_the_urls(
     gateway: GatewayProcess, provider: Provider, asked: str, sent: str
@@ -142,6 +148,39 @@ def test_a_stream_cut_after_it_ends_with_an_error_event(
     assert text_of(chunks) == "one two "
     assert "error" in last
     assert b"[DONE]" not in answer.content
+
+
+def test_a_slow_client_holds_back_the_provider_not_memory(gateway: GatewayProcess, provider: Provider) -> None:
+    sent = 0
+    big = chunk(event("x" * 65536))
+    assert gateway.post(hello("openai")).status_code == 200
+    (worker,) = [one for one in gateway.status()["litellm_workers"] if one["upstream"] == "openai"]
+
+    async def firehose(_: ProviderRequest, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(STREAM_HEAD + chunk(event("one")))
+        for _number in range(1600):  # 100 MiB
+            writer.write(big)
+            await writer.drain()
+            sent += len(big)
+
+    last = -1
+
+    def held_back(_: socket.socket) -> None:
+        def still() -> bool:
+            nonlocal last
+            last, now = sent, last
+            return now == sent and sent > 0
+
+        wait_until(still, "the provider to be held back", every=0.3)
+
+    before = gateway.memory_kib()
+    provider.behaviour = firehose
+    _leave(gateway, hello("openai", stream=True), held_back)
+    assert sent < 40 * 1024 * 1024
+    assert gateway.memory_kib() - before < 16 * 1024
+    (after,) = [one for one in gateway.status()["litellm_workers"] if one["upstream"] == "openai"]
+    assert after["resident_bytes"] - worker["resident_bytes"] < 64 * 1024 * 1024
 
 
 class Held:

@@ -105,9 +105,11 @@ class ModelTable:
 
     __slots__ = ("_default", "_exact", "_made_up", "_plans", "_prefix_lengths", "_prefixes")
 
-    def __init__(self, entries: Sequence[ModelEntry], default: tuple[str, str] | None) -> None:
+    def __init__(
+        self, entries: Sequence[ModelEntry], default: tuple[str, str] | None, default_model: str | None = None
+    ) -> None:
         """Where two entries have one name, the first has it. `default` is (route, upstream id) of the default
-        upstream."""
+        upstream, `default_model` the model that it serves whatever is asked for, where its URL names one."""
         self._exact: dict[str, ModelEntry] = {}
         self._prefixes: dict[str, ModelEntry] = {}
         for entry in entries:
@@ -119,7 +121,7 @@ class ModelTable:
         self._default: ModelEntry | None = None
         if default is not None:
             route, upstream = default
-            self._default = ModelEntry(DEFAULT_NAME, route, (Target(upstream, None, 1),), (), 1, 0.0)
+            self._default = ModelEntry(DEFAULT_NAME, route, (Target(upstream, default_model, 1),), (), 1, 0.0)
         self._plans: dict[str, Plan] = {}
         self._made_up = 0
 

@@ -162,8 +162,8 @@ class Worker:
             try:
                 await process.ready(START_SECONDS)
             except TimeoutError:
-                fields = {"upstream": self._id, "seconds": START_SECONDS}
-                logger.error("litellm worker was not ready in time", extra={"fields": fields})
+                late: dict[str, object] = {"upstream": self._id, "seconds": START_SECONDS}
+                logger.error("litellm worker was not ready in time", extra={"fields": late})
                 process.kill()
                 await self._watching
             except Died:
