@@ -215,6 +215,18 @@ def test_the_openai_package_raises_what_it_raises_for_openai(
     assert len(provider.requests) == 1
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_mock_upstream_tells_its_usage_as_a_model_does(serve: Callable[..., GatewayProcess], asked: bool) -> None:
+    tokens = {"name": "tokens", "per": "Gateway", "tokens": 10_000, "window": "1h"}
+    gateway = serve(tokens, upstreams=[upstream("provider", "mock://local?tokens=40")])
+    body = {**HELLO, "stream": True, **({"stream_options": {"include_usage": True}} if asked else {})}
+    answer = gateway.post(body)
+    assert (b'"completion_tokens": 40' in answer.content) is asked
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+    assert 9900 < left(gateway, "tokens", "tokens") < 9960
+    assert gateway.metric("llmroute_usage_estimated_total") == 0
+
+
 def test_the_gauges_have_a_series_for_each_limit_and_none_for_each_key(
     serve: Callable[..., GatewayProcess], provider: Provider
 ) -> None:

@@ -259,9 +259,8 @@ def test_a_used_up_limit_refuses_and_says_which(gateway: GatewayProcess, provide
     assert refused.status_code == 429
     assert refused.json()["error"]["type"] == "tokens"
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-    assert refused.json()["error"]["message"].startswith(
-        "the limit 'tokens' of 100000 tokens is reached; try again in "
-    )
+    message = "the limit 'tokens' of 100000 tokens has 5 left, too few for this request; try again in "
+    assert refused.json()["error"]["message"].startswith(message)
     assert refused.headers["x-llmroute-limit"] == "tokens"
     assert refused.headers["x-ratelimit-remaining-tokens"] == "5"
     assert 3590 <= int(refused.headers["retry-after"]) <= 3600

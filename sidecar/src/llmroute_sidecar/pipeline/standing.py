@@ -46,8 +46,11 @@ def refusal_text(refused: Refused) -> str:
     standing = refused.standing
     wait = f"try again in {format_reset(refused.retry_after)}"
     match standing.kind:
-        case "requests" | "tokens":
-            return f"the limit {standing.name!r} of {standing.limit} {standing.kind} is reached; {wait}"
+        case "requests":
+            return f"the limit {standing.name!r} of {standing.limit} requests is reached; {wait}"
+        case "tokens":
+            left = f"has {standing.remaining} left, too few for this request"
+            return f"the limit {standing.name!r} of {standing.limit} tokens {left}; {wait}"
         case "concurrency":
             return f"the limit {standing.name!r} of {standing.limit} requests at a time is reached; {wait}"
         case "budget":

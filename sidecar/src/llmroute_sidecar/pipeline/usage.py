@@ -307,6 +307,9 @@ class StreamReader:
                 self.write(data[end.end() :])
 
     def _read(self, data: bytes) -> None:
+        if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:  # one event, as nearly always
+            self._reading.event(data[:-2])
+            return
         begin = 0
         for end in _EVENT_END.finditer(data):
             self._reading.event(data[begin : end.start()])

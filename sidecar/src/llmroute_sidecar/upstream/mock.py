@@ -207,7 +207,17 @@ def _streamed(tokens: int, request: OutgoingRequest) -> Iterator[bytes]:
     for word in _words(tokens):
         yield event({"content": word}, None)
     yield event({}, "stop")
+    if _asks_for_usage(request):
+        usage = {"prompt_tokens": _prompt_tokens(request), "completion_tokens": tokens}
+        usage["total_tokens"] = sum(usage.values())
+        told = {"id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": created, "model": request.model}
+        yield b"data: " + json.dumps({**told, "choices": [], "usage": usage}).encode() + b"\n\n"
     yield b"data: [DONE]\n\n"
+
+
+def _asks_for_usage(request: OutgoingRequest) -> bool:
+    options = json.loads(request.body).get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
 
 
 def _prompt_tokens(request: OutgoingRequest) -> int:
