@@ -6,6 +6,7 @@ from pathlib import Path
 from llmroute_contract.crd import crd_yaml
 from llmroute_sidecar.pipeline.errors import TABLE
 from tests.sidecar.failure_table import failures_page
+from tools.metrics_page import metrics_page
 
 REPOSITORY = Path(__file__).parents[1]
 HEADER = "<!-- Generated from sidecar/src/llmroute_sidecar/pipeline/errors.py by `make generate`. Do not edit. -->\n"
@@ -43,6 +44,7 @@ def generated() -> Mapping[Path, str]:
     return {
         REPOSITORY / "manifests" / "crd" / "llmroutes.yaml": crd_yaml(),
         REPOSITORY / "docs" / "errors.md": errors_page(),
+        REPOSITORY / "docs" / "metrics.md": metrics_page(),
         REPOSITORY / "docs" / "failures.md": failures_page(),
     }
 

@@ -14,6 +14,7 @@ from tests.gateway_process import KEY, GatewayProcess, end, spec, start, upstrea
 from tests.provider import DONE, END, STREAM_HEAD, Provider, ProviderRequest, chunk, event, plain, providing, response
 from tests.sidecar.collector import Collector, collecting
 from tests.waiting import wait_until
+from tools.generate import REPOSITORY
 
 pytestmark = pytest.mark.server
 
@@ -272,3 +273,11 @@ def test_errors_are_logged_but_where_a_rule_names_them(gateway: GatewayProcess) 
     told += [gateway.post(b"no JSON").headers["x-request-id"], stream(gateway, "cut").headers["x-request-id"]]
     wait_until(lambda: logged_ids(gateway) >= set(told), "the errors to be logged")
     assert hidden not in logged_ids(gateway)
+
+
+def test_every_metric_stands_in_the_docs(gateway: GatewayProcess) -> None:
+    page = (REPOSITORY / "docs" / "metrics.md").read_text()
+    names = re.findall(r"^# TYPE (\S+) ", gateway.get("/metrics").text, re.MULTILINE)
+    assert len(names) > 30
+    # `_created` tells since when a counter counts: prometheus_client adds one to each of its own.
+    assert [name for name in names if f"`{name}`" not in page and not name.endswith("_created")] == []

@@ -11,52 +11,37 @@ from llmroute_sidecar.pipeline.usage import Usage
 from llmroute_sidecar.policy.limits.rules import PICODOLLARS
 from llmroute_sidecar.policy.plan import DEFAULT_NAME
 from llmroute_sidecar.policy.sampling import is_logged
-from llmroute_sidecar.telemetry.genai import GenAiLabels, operation_of, provider_of
+from llmroute_sidecar.telemetry.genai import OTHER
 from llmroute_sidecar.telemetry.log import timestamp
 from llmroute_sidecar.telemetry.metrics import Metrics
 
 CLIENT_LEFT = 499
-OTHER = "other"
-"""The model's label where the configuration has no name for it."""
 
 
 def tell_metrics(call: Call, status: int, seconds: float, metrics: Metrics) -> None:
     """Counts what was learnt of a call beside its status. `seconds` from its head to its end."""
     if call.model is None:
         return  # refused before anybody read what it wanted
-    gen_ai = metrics.gen_ai
-    labels = genai_labels(call)
-    gen_ai.request(labels, error_type(call, status), seconds)
+    series = metrics.calls.of(call.template, model_label(call), call.target)
+    series.ended(error_type(call, status), seconds)
     if call.target is not None and status != CLIENT_LEFT:
         call.wait_ends()
-        metrics.overhead(max(0.0, seconds - call.waited))
+        metrics.overhead.observe(max(0.0, seconds - call.waited))
     if call.first_token:
-        gen_ai.first_token(labels, call.first_token - call.started)
+        series.first_token(call.first_token - call.started)
     usage = used(call, status)
     if usage is None:
         return
-    metrics.used(labels.model, labels.upstream, usage.input, usage.output, estimated=usage.estimated)
+    series.used(usage.input, usage.output, estimated=usage.estimated)
     if usage.cost is not None:
-        metrics.cost(labels.model, labels.upstream, usage.cost / PICODOLLARS)
-    if not usage.estimated:  # under the conventions' names stands what was told, and nothing else
-        gen_ai.tokens(labels, usage.input, usage.output)
-        if call.first_token:
-            gen_ai.output_tokens(labels, call.started + seconds - call.first_token, usage.output)
+        series.cost(usage.cost / PICODOLLARS)
+    if call.first_token and not usage.estimated:
+        series.pace(call.started + seconds - call.first_token, usage.output)
 
 
 def used(call: Call, status: int) -> Usage | None:
     """What the call used, where that is known: of an answer that is an error it is nothing, and not told."""
     return call.usage if status < 400 or status == CLIENT_LEFT else None
-
-
-def genai_labels(call: Call) -> GenAiLabels:
-    target = call.target
-    return GenAiLabels(
-        operation_of(call.template),
-        "" if target is None else provider_of(target.url, target.protocol),
-        model_label(call),
-        "" if target is None else target.name,
-    )
 
 
 def model_label(call: Call) -> str:

@@ -96,7 +96,8 @@ def provider_of(url: UpstreamUrl, protocol: str) -> str:
 
 
 class GenAiLabels(NamedTuple):
-    """What all of these metrics are told by; values from the configuration alone. "" is none."""
+    """What all of these metrics are told by, in the order of their labels; values from the configuration alone. "" is
+    none."""
 
     operation: str
     provider: str
@@ -108,50 +109,34 @@ _LABELS = tuple(name.replace(".", "_") for name in (OPERATION, PROVIDER, REQUEST
 
 
 class GenAiMetrics:
-    """The conventions' metrics, in one registry."""
+    """The conventions' metrics, in one registry. `call_series.py` counts in them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._tokens = HistogramSeries(
+        self.tokens = HistogramSeries(
             "gen_ai_client_token_usage",
             "Tokens of a request, where its answer told them.",
             (*_LABELS, TOKEN_TYPE.replace(".", "_")),
             TOKEN_BUCKETS,
             registry,
         )
-        self._duration = HistogramSeries(
+        self.duration = HistogramSeries(
             "gen_ai_server_request_duration_seconds",
             "From a request's head to the last byte of its answer, for requests whose model could be read.",
             (*_LABELS, ERROR_TYPE.replace(".", "_")),
             DURATION_BUCKETS,
             registry,
         )
-        self._first_token = HistogramSeries(
+        self.first_token = HistogramSeries(
             "gen_ai_server_time_to_first_token_seconds",
             "From a request's head to the first content that went to the client, of streams.",
             _LABELS,
             FIRST_TOKEN_BUCKETS,
             registry,
         )
-        self._output_token = HistogramSeries(
+        self.output_token = HistogramSeries(
             "gen_ai_server_time_per_output_token_seconds",
             "From the first content to the stream's end, by each token after the first.",
             _LABELS,
             OUTPUT_TOKEN_BUCKETS,
             registry,
         )
-
-    def request(self, labels: GenAiLabels, error: str | None, seconds: float) -> None:
-        self._duration.observe((*labels, error or ""), seconds)
-
-    def tokens(self, labels: GenAiLabels, given: int, made: int) -> None:
-        """Tokens as an answer told them. Estimates are not told here."""
-        self._tokens.observe((*labels, "input"), given)
-        self._tokens.observe((*labels, "output"), made)
-
-    def first_token(self, labels: GenAiLabels, seconds: float) -> None:
-        self._first_token.observe(labels, seconds)
-
-    def output_tokens(self, labels: GenAiLabels, seconds: float, count: int) -> None:
-        """`count` tokens came within `seconds` of the first content, which is one of them."""
-        if count > 1:
-            self._output_token.observe(labels, seconds / (count - 1))

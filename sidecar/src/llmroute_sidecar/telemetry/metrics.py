@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from llmroute_sidecar.telemetry.call_series import AllCallSeries
 from llmroute_sidecar.telemetry.catalogue import Catalogue
 from llmroute_sidecar.telemetry.genai import GenAiMetrics
 from llmroute_sidecar.telemetry.series import CounterSeries, HistogramSeries
@@ -116,27 +117,29 @@ class Metrics:
             (),
             registry,
         )
-        self.gen_ai = GenAiMetrics(registry)
-        self._tokens = CounterSeries(
+        gen_ai = GenAiMetrics(registry)
+        tokens = CounterSeries(
             "llmroute_tokens_total",
             "Tokens used, by the model asked for and the upstream that served; estimated is true for the part of an "
             "answer that was cut short, or did not tell its usage.",
             ("model", "upstream", "type", "estimated"),
             registry,
         )
-        self._cost = CounterSeries(
+        cost = CounterSeries(
             "llmroute_cost_usd_total",
             "Cost in US dollars of what was used, where the price of the model that served is known.",
             ("model", "upstream"),
             registry,
         )
-        self._overhead = HistogramSeries(
+        self.calls = AllCallSeries(gen_ai, tokens, cost)
+        overhead = HistogramSeries(
             "llmroute_overhead_seconds",
             "What requests that came to an upstream took beside their attempts and the pauses between them.",
             (),
             OVERHEAD_BUCKETS,
             registry,
         )
+        self.overhead = overhead.at(())
         self._candidates = CounterSeries(
             "llmroute_attempts_total",
             "What came of each candidate that a request came to: served, why the attempt failed, or why none was made; "
@@ -176,18 +179,6 @@ class Metrics:
     def came_of(self, upstream: str, reason: str) -> None:
         """What came of a candidate; `reason` is of a bounded set of words."""
         self._candidates.add((upstream, reason))
-
-    def overhead(self, seconds: float) -> None:
-        self._overhead.observe((), seconds)
-
-    def used(self, model: str, upstream: str, given: int, made: int, *, estimated: bool) -> None:
-        """Tokens in and out. `model` is a configured name, or `other`."""
-        told = "true" if estimated else "false"
-        self._tokens.add((model, upstream, "input", told), given)
-        self._tokens.add((model, upstream, "output", told), made)
-
-    def cost(self, model: str, upstream: str, usd: float) -> None:
-        self._cost.add((model, upstream), usd)
 
     def circuit_open(self, upstream: str) -> None:
         self._circuit_open.labels(upstream).inc()
