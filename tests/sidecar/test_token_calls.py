@@ -49,6 +49,11 @@ def gateway(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Ite
         ],
         models=[
             {"name": "m-*", "targets": [{"upstream": "provider"}]},
+            {
+                "name": "kept-*",
+                "targets": [{"upstream": "provider"}],
+                "keepAlive": {"after": "100ms", "every": "1h"},
+            },
             {"name": "claude-*", "targets": [{"upstream": "anthropic"}]},
         ],
         limits=[{"name": "tokens", "per": "Model", "tokens": LIMIT, "window": "1h"}],
@@ -278,6 +283,32 @@ def test_a_large_plain_answer_is_read_at_its_end(gateway: GatewayProcess, provid
     assert used(gateway, "m-large") == 1000
 
 
+@pytest.mark.parametrize(
+    ("model", "late", "tokens"),
+    [
+        ("kept-served", stream(event("one"), USAGE_CHUNK, DONE), 1000),
+        ("kept-refused", response(400, b'{"error": {"message": "no"}}'), 0),
+    ],
+)
+def test_a_stream_that_was_kept_alive_is_settled_too(
+    gateway: GatewayProcess, provider: Provider, model: str, late: bytes, tokens: int
+) -> None:
+    alive = asyncio.Event()
+
+    async def behaviour(_: ProviderRequest, writer: Any) -> None:
+        await alive.wait()
+        writer.write(late)
+
+    provider.behaviour = probed(behaviour)
+    with connection(gateway, json.dumps({"model": model, "stream": True, **HELLO}).encode()) as client:
+        received = receive_until(client, b": keep-alive")
+        provider.call(alive.set)
+        received += receive_until(client, b"0\r\n\r\n")
+    assert b'"usage"' not in received
+    assert (b"[DONE]" in received) is (tokens > 0)
+    assert used(gateway, model) == tokens
+
+
 async def wait_for_ever() -> None:
     await asyncio.Event().wait()
 
@@ -295,8 +326,13 @@ def connection(gateway: GatewayProcess, body: bytes) -> socket.socket:
 def leave_after(gateway: GatewayProcess, body: bytes, seen: bytes) -> None:
     """Sends a request and closes once `seen` has come."""
     with connection(gateway, body) as client:
-        received = b""
-        while seen not in received:
-            piece = client.recv(65536)
-            assert piece, received
-            received += piece
+        receive_until(client, seen)
+
+
+def receive_until(client: socket.socket, seen: bytes) -> bytes:
+    received = b""
+    while seen not in received:
+        piece = client.recv(65536)
+        assert piece, received
+        received += piece
+    return received

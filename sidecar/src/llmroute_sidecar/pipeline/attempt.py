@@ -411,6 +411,8 @@ class AttemptEngine:
             call.first_token = time.perf_counter()
         begun = keep_alive is not None and keep_alive.begun
         if begun and not (whole_events and exchange.status == 200):
+            if call.meter is not None:
+                call.meter.whole(exchange.status, bytes(exchange.buffer), events=False)
             self._end_begun(reply, error_as_event(call.path, bytes(exchange.buffer)))
             return
         if exchange.complete and not begun:

@@ -40,7 +40,7 @@ from llmroute_sidecar.policy.limits.tokens import TokenReservation, TokenWindows
 
 Use = tuple[Limit, str]
 """A limit, and the key of it under which a call is counted."""
-KEYS_LOOKED_AT = 1000
+KEYS_LOOKED_AT = 100
 """Of a rule's keys, when the gauge of what remains is read: a scrape must not hold up calls."""
 
 
