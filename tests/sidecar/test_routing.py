@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from llmroute_sidecar.pipeline import attempt
 from tests.gateway_process import KEY, GatewayProcess, running, spec, upstream
@@ -20,6 +21,7 @@ from tests.sidecar.short_limits import running_with_short_limits
 pytestmark = pytest.mark.server
 NAMES = ("a", "b", "c", "d")
 DEAD = "http://127.0.0.1:1"
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -252,3 +254,16 @@ def test_shares_hold_for_the_whole_of_a_mixed_run(gateway: GatewayProcess, provi
     with ThreadPoolExecutor(4) as threads:
         names = list(threads.map(lambda n: ask(gateway, "shared" if n % 3 else "broken"), range(100)))
     assert Counter(names) == {"b": 50, "c": 50}
+
+
+def test_the_example_goes_where_its_page_says(tmp_path: Path) -> None:
+    document = yaml.safe_load((REPOSITORY / "examples" / "routing.yaml").read_text())
+    with running(tmp_path, {"routing": document["spec"]}) as gateway:
+        assert [ask(gateway, "shared") for _ in range(4)] == ["east", "east", "west", "east"]
+        sessions = [ask(gateway, "session", **{"x-session-id": session}) for session in "abab"]
+        assert sessions == ["west", "east", "west", "east"]
+        cheap = gateway.post({"model": "cheap"})
+        assert (cheap.headers["x-llmroute-upstream"], cheap.headers["x-llmroute-attempts"]) == ("west", "4")
+        thoughtful = gateway.post({"model": "thoughtful", "stream": True}).text
+        assert thoughtful.startswith(": keep-alive\n\n: keep-alive\n\n")
+        assert thoughtful.endswith("data: [DONE]\n\n")
