@@ -42,8 +42,9 @@ setup: $(VENV)/.ready ## .venv with everything in it, the commands in .venv/bin
 run: setup ## the quickstart on mock:// upstreams, on localhost
 	@$(BIN)/llmroute run -f examples/quickstart.yaml $(RUN)
 
-test: setup litellm ## everything: lint, types, and every test, control plane included
+test: setup ## everything: lint, types, and every test, control plane included
 	@$(BIN)/python -m tools.debian openssl=openssl curl=curl
+	@$(MAKE) --no-print-directory litellm || { echo "SKIPPING ALL TESTS OF litellm:// UPSTREAMS: $(LITELLM_VENV) could not be made" >&2; test -z "$$CI"; }
 	@$(BIN)/python -m tests.cluster
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/pytest
@@ -57,10 +58,10 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## the gateway beside nginx and Envoy, as ratios in one run
+bench: setup ## the gateway beside nginx, Envoy, LiteLLM and Portkey, as ratios in one run (BENCH=--help)
 	@$(BIN)/python -m bench $(BENCH)
 
-generate: setup ## files that have a source in the code: the CRD, docs/errors.md
+generate: setup ## files that have a source in the code: the CRD and some of docs/
 	@$(BIN)/python -m tools.generate
 
 fmt: setup ## format the code and mend what lint can mend

@@ -17,6 +17,10 @@ Every error is OpenAI's (`{"error": {"message", "type", "param", "code"}}`); on 
 (`{"type": "error", "error": {"type", "message", "code"}}`). `x-llmroute-origin` says who said no: `gateway`, or
 `upstream` for an answer that is handed on as it is (400, 404, 409, 413, 422 and other 4xx of the provider's).
 
+The SDKs try 408, 409, 429 and 5xx again of themselves, unless `x-should-retry: false` tells them that it is of no use.
+Two things change what the last column says: an `upstream_failed` that is nothing but throttling may be tried again
+after its `Retry-After`, and whatever asks for more than a minute's wait may not.
+
 | code | status | OpenAI type | Anthropic type | when | SDKs retry |
 |---|---|---|---|---|---|
 """
