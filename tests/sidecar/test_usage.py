@@ -92,6 +92,9 @@ def test_a_stream_tells_its_usage_or_it_is_estimated(stream: list[bytes], expect
         ({"usage": {"prompt_tokens": 7, "total_tokens": 7}}, Usage(7, 0, False)),  # embeddings
         ({"usage": {"total_tokens": 9}}, Usage(9, 0, False)),  # rerank, at some
         ({"usage": {"prompt_tokens": 7, "total_tokens": 10}}, Usage(7, 3, False)),
+        ({"usage": {"completion_tokens": 3, "total_tokens": 10}}, Usage(7, 3, False)),
+        ({"usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 10}}, Usage(7, 3, False)),  # xAI
+        ({"usage": {"input_tokens": 7, "output_tokens": 3, "total_tokens": 1}}, Usage(7, 3, False)),
         (
             {"usage": {"input_tokens": 4, "output_tokens": 3, "cache_read_input_tokens": 2}},
             Usage(6, 3, False),

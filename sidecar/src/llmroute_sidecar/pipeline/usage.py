@@ -56,15 +56,17 @@ class _Counts(msgspec.Struct):
     def input(self) -> int | None:
         if self.input_tokens is not None:
             return self.input_tokens + (self.cache_creation_input_tokens or 0) + (self.cache_read_input_tokens or 0)
-        return self.prompt_tokens if self.prompt_tokens is not None else self.total_tokens
+        if self.prompt_tokens is not None or self.total_tokens is None:
+            return self.prompt_tokens
+        return max(0, self.total_tokens - (self.completion_tokens or 0))
 
     @property
     def output(self) -> int | None:
-        if self.output_tokens is not None:
-            return self.output_tokens
-        if self.completion_tokens is None and self.total_tokens is not None and self.prompt_tokens is not None:
-            return max(0, self.total_tokens - self.prompt_tokens)
-        return self.completion_tokens
+        stated = self.output_tokens if self.output_tokens is not None else self.completion_tokens
+        given = self.input_tokens if self.input_tokens is not None else self.prompt_tokens
+        if self.total_tokens is None or given is None:
+            return stated
+        return max(stated or 0, self.total_tokens - given)  # some count what was thought in the total alone
 
 
 class _Answer(msgspec.Struct):
