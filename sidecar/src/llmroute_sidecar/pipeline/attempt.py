@@ -413,6 +413,7 @@ class AttemptEngine:
         if begun and not (whole_events and exchange.status == 200):
             if call.meter is not None:
                 call.meter.whole(exchange.status, bytes(exchange.buffer), events=False)
+            self._renote(call, "not_a_stream", exchange.status)
             self._end_begun(reply, error_as_event(call.path, bytes(exchange.buffer)))
             return
         if exchange.complete and not begun:
@@ -441,9 +442,7 @@ class AttemptEngine:
         try:
             await exchange.relay(events or sink, upstream.config.idle_timeout, deadline)
         except UpstreamBroken as broken:
-            call.attempts[-1] = AttemptRecord(
-                call.attempts[-1].model, call.attempts[-1].upstream, f"truncated_{broken.reason}", exchange.status
-            )
+            self._renote(call, f"truncated_{broken.reason}", exchange.status)
             if events is not None and events.between:
                 self._end_begun(reply, stream_error(call.path))
             else:
@@ -455,6 +454,12 @@ class AttemptEngine:
         if reader is not None:
             reader.done()
         reply.finish()
+
+    @staticmethod
+    def _renote(call: Call, reason: str, status: int) -> None:
+        """Says of the attempt that served how it ended after all."""
+        last = call.attempts[-1]
+        call.attempts[-1] = AttemptRecord(last.model, last.upstream, reason, status)
 
     def _end_begun(self, reply: Reply, event: bytes) -> None:
         """Ends a stream that has begun with an error event, and so without `[DONE]`."""
