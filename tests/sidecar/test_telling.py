@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway_process import KEY, GatewayProcess, end, spec, start, upstream, write_config, write_secret
+from tests.gateway_process import KEY, GatewayProcess, end, running, spec, start, upstream, write_config, write_secret
 from tests.provider import DONE, END, STREAM_HEAD, Provider, ProviderRequest, chunk, event, plain, providing, response
 from tests.sidecar.collector import Collector, collecting
 from tests.waiting import wait_until
@@ -281,3 +281,71 @@ def test_every_metric_stands_in_the_docs(gateway: GatewayProcess) -> None:
     assert len(names) > 30
     # `_created` tells since when a counter counts: prometheus_client adds one to each of its own.
     assert [name for name in names if f"`{name}`" not in page and not name.endswith("_created")] == []
+
+
+# -- where no limit asks for tokens
+
+
+MESSAGE = [
+    {"type": "message_start", "message": {"role": "assistant", "usage": {"input_tokens": 7, "output_tokens": 1}}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+    {"type": "message_stop"},
+]
+
+
+@pytest.fixture(scope="module")
+def unlimited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway whose route has a limit on concurrency alone; the provider writes three tokens, at a price."""
+
+    async def behaviour(request: ProviderRequest, writer: asyncio.StreamWriter) -> None:
+        if request.path == "/v1/messages":
+            writer.write(STREAM_HEAD)
+            for told in MESSAGE:
+                writer.write(chunk(b"event: %b\n" % str(told["type"]).encode()))
+                await writer.drain()
+                writer.write(chunk(b"data: " + json.dumps(told).encode() + b"\n\n"))
+                await writer.drain()
+            writer.write(END)
+        elif request.json.get("stream"):
+            writer.write(STREAM_HEAD)
+            last = [usage(7, 3)] if request.json.get("stream_options") else []
+            for data in [event("one "), event("two "), event("three"), event(None, "stop"), *last, DONE]:
+                writer.write(chunk(data))
+                await writer.drain()
+            writer.write(END)
+        else:
+            await plain(request, writer)
+
+    with providing(behaviour) as provider:
+        route = spec(provider.url, limits=[{"name": "slots", "per": "Gateway", "concurrency": 8}])
+        route["prices"] = [{"model": "gpt", "inputPerMillion": "2.5", "outputPerMillion": "10"}]
+        folder = tmp_path_factory.mktemp("unlimited")
+        with running(folder, {"chat": route}) as gateway:
+            yield gateway
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "expected"),
+    [
+        (PATH, {}, {"input": 1, "output": 1, "estimated": False}),
+        (
+            PATH,
+            {"stream": True, "stream_options": {"include_usage": True}},
+            {"input": 7, "output": 3, "estimated": False},
+        ),
+        ("/v1/messages", {"stream": True}, {"input": 7, "output": 3, "estimated": False}),
+        (PATH, {"stream": True}, None),
+    ],
+)
+def test_tokens_are_told_without_a_limit_where_the_answer_tells_them(
+    unlimited: GatewayProcess, path: str, more: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    labels = {"model": "gpt", "upstream": "provider"}
+    cost = unlimited.metric("llmroute_cost_usd_total", **labels)
+    answer = unlimited.post({"model": "gpt", "messages": [], **more}, path=path)
+    assert answer.status_code == 200
+    assert unlimited.request_line(answer.headers["x-request-id"]).get("tokens") == expected
+    spent = unlimited.metric("llmroute_cost_usd_total", **labels) - cost
+    usd = 0 if expected is None else (2.5 * expected["input"] + 10 * expected["output"]) / 1e6
+    assert spent == pytest.approx(usd)

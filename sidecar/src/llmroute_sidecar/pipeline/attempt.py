@@ -37,6 +37,7 @@ from llmroute_sidecar.pipeline.body import RequestFields, rename_model, with_usa
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import AttemptRecord, error_as_event, stream_error
 from llmroute_sidecar.pipeline.events import Beginning, BeginningScan, WholeEvents
+from llmroute_sidecar.pipeline.glimpse import BEGINNING_BYTES, priced, usage_told
 from llmroute_sidecar.pipeline.headers import answer_headers, content_length, header_map, request_headers
 from llmroute_sidecar.pipeline.keep_alive import KeepAlive
 from llmroute_sidecar.pipeline.trace import trace_attempt, trace_attempt_end
@@ -185,7 +186,7 @@ class AttemptEngine:
         self._count(call, candidate, upstream)
         chain.tried = True
         call.tried = upstream.config.name
-        call.target = upstream.config
+        call.target, call.target_model = upstream.config, candidate.upstream_model
         call.tries += 1
         return permit
 
@@ -407,8 +408,7 @@ class AttemptEngine:
     ) -> None:
         """The answer's way to the client, past the point of no return."""
         whole_events = _is_event_stream(exchange.headers) and not _is_encoded(exchange.headers)
-        if whole_events:
-            call.first_token = time.perf_counter()
+        call.first_token = time.perf_counter() if whole_events else 0.0
         begun = keep_alive is not None and keep_alive.begun
         if begun and not (whole_events and exchange.status == 200):
             if call.meter is not None:
@@ -421,6 +421,7 @@ class AttemptEngine:
             exchange.buffer = bytearray()
             if call.meter is not None:
                 body = call.meter.whole(exchange.status, body, events=whole_events)
+            self._glimpse(call, upstream, body, body)
             reply.whole(exchange.status, answer_headers(call, exchange.headers), body)
             return
         length = content_length(exchange.headers)
@@ -429,6 +430,7 @@ class AttemptEngine:
         if reader is not None:
             sink = reader
         events: WholeEvents | None = None
+        beginning = bytes(exchange.buffer[:BEGINNING_BYTES])
         if whole_events and keep_alive is not None:
             events = WholeEvents(sink)
             keep_alive.relays(events)
@@ -451,6 +453,7 @@ class AttemptEngine:
             raise _BrokenOff from None
         if events is not None:
             events.flush()
+            self._glimpse(call, upstream, events.end, beginning)
         if reader is not None:
             reader.done()
         reply.finish()
@@ -460,6 +463,12 @@ class AttemptEngine:
         """Says of the attempt that served how it ended after all."""
         last = call.attempts[-1]
         call.attempts[-1] = AttemptRecord(last.model, last.upstream, reason, status)
+
+    @staticmethod
+    def _glimpse(call: Call, upstream: LiveUpstream, end: bytes, beginning: bytes) -> None:
+        """Learns what the answer used where no meter reads it; what that one reads counts for more."""
+        if call.meter is None or not call.meter.reads:
+            call.usage = priced(usage_told(end, beginning), upstream.config.prices, call.target_model)
 
     def _end_begun(self, reply: Reply, event: bytes) -> None:
         """Ends a stream that has begun with an error event, and so without `[DONE]`."""

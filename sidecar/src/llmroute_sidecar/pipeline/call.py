@@ -121,6 +121,8 @@ class Call:
     """The upstream that was called last."""
     target: Upstream | None = None
     """The same, with all that is configured of it."""
+    target_model: str = ""
+    """What that one calls the model."""
     waited: float = 0.0
     """Seconds for upstreams, and in pauses between attempts."""
     waits_since: float = 0.0
@@ -135,7 +137,7 @@ class Call:
     meter: Meter | None = None
     """Of a call that is limited by more than requests."""
     usage: Usage | None = None
-    """What it used, once it is over; None where nobody needs to know, or nothing was delivered."""
+    """What it used, once it is over; None where that is not known, or nothing was delivered."""
 
     @property
     def anthropic(self) -> bool:

@@ -112,11 +112,12 @@ class WholeEvents:
     """Hands a stream on in whole events (`Sink`), so that where it breaks off an error event can follow that a client
     can read. What upstreams send is nearly always whole, and goes on as it is; a part waits for its rest."""
 
-    __slots__ = ("_sink", "_tail", "between")
+    __slots__ = ("_before", "_last", "_sink", "_tail", "between")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._tail = b""
+        self._before = self._last = b""
         self.between = True
         """Whether all that was handed on ends with the end of an event."""
 
@@ -127,7 +128,13 @@ class WholeEvents:
     def on_resume(self, callback: Callable[[], None] | None) -> None:
         self._sink.on_resume(callback)
 
+    @property
+    def end(self) -> bytes:
+        """The last two pieces that came, as they came."""
+        return self._before + self._last
+
     def write(self, data: bytes) -> None:
+        self._before, self._last = self._last, data
         if self._tail:
             data = self._tail + data
             self._tail = b""

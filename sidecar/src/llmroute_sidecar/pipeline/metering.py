@@ -13,7 +13,9 @@ A client that leaves while an upstream is at work on its call has used the promp
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from llmroute_sidecar.pipeline.body import RequestFields
 from llmroute_sidecar.pipeline.standing import standing_headers
@@ -170,6 +172,11 @@ class Meter:
             for line in standing_headers(standing)
         ]
 
+    @property
+    def reads(self) -> bool:
+        """Whether it reads what the answer used."""
+        return self._attempt is not None and self._attempt.reads_usage
+
     # -- the answer --------------------------------------------------------------------------------------------------
 
     @property
@@ -262,7 +269,8 @@ class Meter:
             usage = Usage(self.demand.input, 0, estimated=True)
         else:
             return None
-        return replace(usage, cost=_cost(attempt.upstream, attempt.candidate, usage.input, usage.output))
+        cost = _cost(attempt.upstream, attempt.candidate, usage.input, usage.output)
+        return msgspec.structs.replace(usage, cost=cost)
 
     def _tell(self, attempt: _Attempt, usage: Usage) -> None:
         metering = self._metering

@@ -175,7 +175,7 @@ class Gateway:
         """The call is over: answered with `status`, or left by its client (499)."""
         call.status = status
         if call.meter is not None:
-            call.usage = call.meter.close()
+            call.usage = call.meter.close() or call.usage
         seconds = time.perf_counter() - call.started
         self._metrics.in_flight -= 1
         self._metrics.request(call.method, call.template, status, seconds)

@@ -13,7 +13,6 @@ apart as read from or written to its cache is input too. Of several the last one
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -31,8 +30,7 @@ _USAGE_AT_END = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What a call used."""
 
     input: int
@@ -43,7 +41,9 @@ class Usage:
     """Picodollars; None where the price of the model that served is not known."""
 
 
-class _Counts(msgspec.Struct):
+class Counts(msgspec.Struct):
+    """A `usage` object, in either shape."""
+
     prompt_tokens: _Tokens | None = None
     completion_tokens: _Tokens | None = None
     input_tokens: _Tokens | None = None
@@ -70,7 +70,7 @@ class _Counts(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    usage: _Counts | None = None
+    usage: Counts | None = None
 
 
 class _Function(msgspec.Struct):
@@ -101,7 +101,7 @@ class _Event(msgspec.Struct):
     """All that is read of an event."""
 
     type: str | None = None
-    usage: _Counts | None = None
+    usage: Counts | None = None
     choices: list[_Choice] | None = None
     delta: _Delta | str | None = None
     response: _Answer | None = None
@@ -112,14 +112,14 @@ class _Numbers(msgspec.Struct):
     """What is read of an event whose content has a form that we do not know."""
 
     type: str | None = None
-    usage: _Counts | None = None
+    usage: Counts | None = None
     choices: list[msgspec.Raw] | None = None
     response: _Answer | None = None
     message: _Answer | None = None
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_counts = msgspec.json.Decoder(_Counts).decode
+_decode_counts = msgspec.json.Decoder(Counts).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_numbers = msgspec.json.Decoder(_Numbers).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -148,7 +148,7 @@ class Reading:
         delivered = max(self.delivered_events, self.delivered_bytes // BYTES_PER_TOKEN)
         return Usage(given, max(delivered, self.output or 0), estimated=True)
 
-    def take(self, counts: _Counts, *, whole: bool = True) -> None:
+    def take(self, counts: Counts, *, whole: bool = True) -> None:
         if counts.input is not None:
             self.input = counts.input
         if counts.output is not None or counts.input is not None:

@@ -1,0 +1,50 @@
+"""What an answer says it used, where no limit asks for it: metrics, log and spans tell of tokens all the same, as long
+as knowing costs next to nothing. Sans-IO.
+
+The meter of a limited call (metering.py) reads an answer as it goes, asks for what would not be told, and estimates.
+Here only the end is looked at, once it has come: there the usage stands, after all content, in every provider's order.
+Of a stream its last two pieces are held on to, and its beginning, where Anthropic's tell the input. What does not stand
+there is not known.
+"""
+
+import re
+
+import msgspec
+
+from llmroute_sidecar.pipeline.usage import Counts, Usage
+from llmroute_sidecar.policy.prices import PriceList
+
+END_BYTES = 16 * 1024
+BEGINNING_BYTES = 4 * 1024
+_OBJECT = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_decode = msgspec.json.Decoder(Counts).decode
+
+
+def usage_told(end: bytes, beginning: bytes) -> Usage | None:
+    """What an answer says it used; `end` and `beginning` may be all of it."""
+    counts = _counts(end, end.rfind(b'"usage"', max(0, len(end) - END_BYTES)))
+    if counts is None or counts.output is None:
+        return None
+    given = counts.input
+    if given is None:
+        before = _counts(beginning, beginning.find(b'"usage"', 0, BEGINNING_BYTES))
+        given = None if before is None else before.input
+    return None if given is None else Usage(given, counts.output, estimated=False)
+
+
+def _counts(text: bytes, at: int) -> Counts | None:
+    found = None if at < 0 else _OBJECT.match(text, at)
+    if found is None:
+        return None
+    try:
+        return _decode(found[1])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def priced(usage: Usage | None, prices: PriceList, model: str) -> Usage | None:
+    """With what it cost, where that is known; `model` as its upstream calls it."""
+    price = None if usage is None else prices.find(model)
+    if usage is None or price is None:
+        return usage
+    return Usage(usage.input, usage.output, usage.estimated, price.cost(usage.input, usage.output))
