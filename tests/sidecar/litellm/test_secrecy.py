@@ -75,9 +75,12 @@ def memory_of(pid: int) -> bytes:
 
 AUDITED = """#!/bin/sh
 exec "{python}" -I -c '
-import runpy, sys
+import os, runpy, sys
 
 def hook(event, arguments):
+    if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR) and arguments[0] != "{record}":
+        with open("{record}", "a") as record:
+            print("writes", arguments[0], file=record)
     if event.startswith(("socket.connect", "socket.getaddrinfo", "socket.gethostby", "socket.sendto", "subprocess.")):
         with open("{record}", "a") as record:
             print(event, arguments[1] if event == "socket.connect" else arguments[0], file=record)
@@ -88,8 +91,11 @@ runpy.run_path(sys.argv[-1], run_name="__main__")
 """
 
 
-def test_a_worker_calls_nobody_but_its_provider(litellm_python: Path, provider: Provider, tmp_path: Path) -> None:
-    """Neither at its start (litellm would fetch its prices) nor beside its calls: Python itself records."""
+def test_a_worker_calls_nobody_but_its_provider_and_writes_nowhere(
+    litellm_python: Path, provider: Provider, tmp_path: Path
+) -> None:
+    """Neither at its start (litellm would fetch its prices) nor beside its calls; and it writes no file (a pod's root
+    is read-only). Python itself records."""
     record, python = tmp_path / "record", tmp_path / "python"
     record.touch()
     python.write_text(AUDITED.format(python=litellm_python, record=record))
@@ -115,7 +121,10 @@ def test_a_worker_calls_nobody_but_its_provider(litellm_python: Path, provider: 
         end(gateway)
     host, port = provider.url.removeprefix("http://").split(":")
     allowed = (f"socket.connect ('{host}', {port})", f"socket.getaddrinfo {host}")
-    calls = [line for line in record.read_text().splitlines() if not line.startswith("subprocess.Popen")]
+    lines = record.read_text().splitlines()
+    written = [line for line in lines if line.startswith("writes ")]
+    assert set(written) <= {"writes /proc/self/oom_score_adj", "writes /dev/null"}, written
+    calls = [line for line in lines if not line.startswith(("writes ", "subprocess.Popen"))]
     assert any(line.startswith("socket.connect") for line in calls)
     assert [line for line in calls if line not in allowed] == []
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the worker to be gone")

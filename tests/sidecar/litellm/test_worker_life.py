@@ -212,7 +212,7 @@ def test_without_an_interpreter_the_upstream_is_unavailable(
 
 
 def test_an_interpreter_without_litellm_fails_soon_and_says_why(starting: Starting, provider: Provider) -> None:
-    with starting(python=Path(sys.executable)) as gateway:
+    with starting(python=Path(os.path.relpath(sys.executable))) as gateway:  # as one types it
         error = gateway.post(HELLO).json()["error"]
         assert error["attempts"][0]["reason"] == "worker_unavailable"
         assert worker_of(gateway)["resident_bytes"] == 0

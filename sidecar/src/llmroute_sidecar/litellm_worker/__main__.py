@@ -8,8 +8,12 @@ import sys
 import types
 from pathlib import Path
 
+folder = Path(__file__).resolve().parent
+sys.path[:] = [
+    entry for entry in sys.path if Path(entry).resolve() != folder
+]  # its files are nobody's top-level modules
 stand_in = types.ModuleType("llmroute_sidecar")
-stand_in.__path__ = [str(Path(__file__).resolve().parents[1])]
+stand_in.__path__ = [str(folder.parent)]
 sys.modules["llmroute_sidecar"] = stand_in
 
 from llmroute_sidecar.litellm_worker.main import main  # noqa: E402 - only now can it be found

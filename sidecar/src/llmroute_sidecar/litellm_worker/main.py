@@ -57,7 +57,10 @@ def _die_first_and_with_the_gateway() -> None:
 def _prepare_litellm() -> str:
     """Imports litellm, silent and mended; returns its version."""
     import importlib.metadata
+    import tempfile
 
+    # litellm asks at import for the place of temporary files, which is looked for by writing, and there may be none.
+    tempfile.tempdir = os.environ.get("TMPDIR", "/nonexistent")
     import litellm
 
     from llmroute_sidecar.litellm_worker.mending import mend

@@ -247,7 +247,8 @@ class Workers:
         worker = self._workers.get(key)
         if worker is None:
             assert self._settings.python is not None
-            worker = self._workers[key] = Worker(upstream, self._settings.python, self._settings.idle, self._loop)
+            python = self._settings.python.absolute()  # not resolved: that would lead out of its environment
+            worker = self._workers[key] = Worker(upstream, python, self._settings.idle, self._loop)
         return worker
 
     def dismiss(self, worker: Worker) -> None:

@@ -22,6 +22,7 @@ _ENVIRONMENT = {
     "PATH": os.defpath,
     "HOME": "/nonexistent",  # no ~/.aws, no caches
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches its price list from the internet at import
+    "LITELLM_MODE": "PRODUCTION",  # else it reads a .env file from wherever one is above its own folder
     "LITELLM_TELEMETRY": "False",
     "LITELLM_LOG": "WARNING",
     "MAX_IMAGE_URL_DOWNLOAD_SIZE_MB": "0",
