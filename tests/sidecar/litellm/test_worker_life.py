@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway_process import KEY, GatewayProcess, running, spec, upstream
+from tests.gateway_process import KEY, GatewayProcess, end, running, spec, start, upstream, write_config
 from tests.provider import Provider, event
 from tests.sidecar.litellm.providers import any_provider, says, silent
 from tests.sidecar.litellm.routes import litellm_upstream, write_credentials
@@ -209,6 +209,18 @@ def test_without_an_interpreter_the_upstream_is_unavailable(
         error = gateway.post(HELLO).json()["error"]
         assert error["attempts"][0]["reason"] == "litellm_not_installed"
         assert gateway.post({**HELLO, "model": "safe"}).headers["x-fallback-model"] == "canned"
+
+
+def test_the_interpreter_may_be_named_by_the_environment(
+    litellm_python: Path, provider: Provider, tmp_path: Path
+) -> None:
+    write_credentials(tmp_path / "secrets")
+    write_config(tmp_path / "config", {"chat": route(provider)})
+    gateway = start(tmp_path, environment={"LLMROUTE_LITELLM_PYTHON": str(litellm_python)})
+    try:
+        assert gateway.status()["unavailable_upstreams"] == []
+    finally:
+        end(gateway)
 
 
 def test_an_interpreter_without_litellm_fails_soon_and_says_why(starting: Starting, provider: Provider) -> None:
