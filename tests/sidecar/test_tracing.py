@@ -19,6 +19,7 @@ pytestmark = pytest.mark.server
 
 CALLER = "00f067aa0ba902b7"
 NEVER_IN_TIME = "3600000"
+USAGE = {"gen_ai.usage.input_tokens": 1, "gen_ai.usage.output_tokens": 1}
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,7 @@ def test_a_request_makes_a_tree_of_itself_and_its_attempts(
         "llmroute.fallback_model": "good",
         "llmroute.attempts": 2,
         "llmroute.tried": ["fails: server_error", "good: served"],
+        **USAGE,
     }
 
     assert [attempt.parent_id for attempt in (first, second)] == [request.span_id] * 2
@@ -144,6 +146,7 @@ def test_a_request_makes_a_tree_of_itself_and_its_attempts(
         "llmroute.upstream": "good",
         "llmroute.attempt": 2,
         "http.response.status_code": 200,
+        **USAGE,
     }
     assert request.begin <= first.begin <= first.end <= second.begin <= second.end
 
