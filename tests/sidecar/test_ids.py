@@ -53,6 +53,13 @@ def test_which_ids_are_taken_over(headers: Headers, request_id: str | None, trac
         assert ids.traceparent.endswith("-00")  # not sampled stays not sampled
 
 
+def test_the_callers_span_is_known_as_the_parent_of_the_gateways_own() -> None:
+    ids = take_over_ids([(b"traceparent", PARENT)])
+    assert ids.caller_span == "00f067aa0ba902b7"
+    assert ids.traceparent[36:52] != ids.caller_span
+    assert take_over_ids([(b"x-trace-id", TRACE.encode())]).caller_span is None
+
+
 def test_no_two_requests_have_the_same_ids() -> None:
     ids = [take_over_ids([]) for _ in range(10_000)]
     assert len({one.request_id for one in ids}) == len({one.traceparent for one in ids}) == len(ids)

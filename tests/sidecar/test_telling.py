@@ -286,7 +286,7 @@ def test_every_metric_stands_in_the_docs(gateway: GatewayProcess) -> None:
 # -- where no limit asks for tokens
 
 
-MESSAGE = [
+MESSAGE: list[dict[str, Any]] = [
     {"type": "message_start", "message": {"role": "assistant", "usage": {"input_tokens": 7, "output_tokens": 1}}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
@@ -302,7 +302,7 @@ def unlimited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProce
         if request.path == "/v1/messages":
             writer.write(STREAM_HEAD)
             for told in MESSAGE:
-                writer.write(chunk(b"event: %b\n" % str(told["type"]).encode()))
+                writer.write(chunk(b"event: %b\n" % told["type"].encode()))
                 await writer.drain()
                 writer.write(chunk(b"data: " + json.dumps(told).encode() + b"\n\n"))
                 await writer.drain()
