@@ -5,6 +5,7 @@ All calls are made first, several at a time, as most of them wait for a timeout;
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 import socketserver
@@ -13,13 +14,14 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import httpx
 import pytest
 
 from tests.gateway_process import KEY, GatewayProcess, running, spec, upstream, write_secret
-from tests.provider import ProviderRequest, providing
+from tests.provider import STREAM_HEAD, ProviderRequest, chunk, providing
 from tests.sidecar.certificates import Authority
 from tests.sidecar.failure_table import (
     BEHAVIOURS,
@@ -330,3 +332,34 @@ def test_the_certificates_fail_for_what_is_wrong_with_them_alone(gateway: Gatewa
     answer = gateway.post({"model": "trusted", "messages": [], "stream": streamed})
     assert answer.status_code == 200
     assert answer.headers["x-llmroute-upstream"] == "good-tls"
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["the first event", "a later event"])
+def test_an_event_without_end_fills_no_memory(tmp_path: Path, begun: bool) -> None:
+    """It goes through as it comes; the gateway holds back no more than 64 KiB of it."""
+    pieces, piece = 64, chunk(b"y" * (1024 * 1024))
+
+    async def endless_event(request: ProviderRequest, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + (chunk(FIRST) if begun else b"") + chunk(b"data: "))
+        for _ in range(pieces):
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
+
+    with providing(endless_event) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
+        before = gateway.memory_kib()
+        assert drained(gateway, {"model": "gpt", "stream": True}) > (pieces - 1) * 1024 * 1024
+        assert gateway.memory_kib() - before < 16 * 1024
+
+
+def drained(gateway: GatewayProcess, body: dict[str, Any]) -> int:
+    """Bytes of an answer that is cut off, read and thrown away."""
+    came = 0
+    with (
+        httpx.stream("POST", gateway.url + PATH, json=body, headers={"authorization": f"Bearer {KEY}"}) as answer,
+        contextlib.suppress(httpx.RemoteProtocolError),
+    ):
+        for data in answer.iter_raw():
+            came += len(data)
+        pytest.fail("the answer looks whole")
+    return came

@@ -184,7 +184,7 @@ def test_any_graph_is_walked_as_the_rule_says(entries: list[ModelEntry], models:
         runs = [name for name, _ in groupby(each.model for each in candidates)]
         assert len(runs) == len(set(runs)), "each model stands in a plan once"
         chosen = list(in_turn(plan, table.turns({}), lambda _: None, lambda _: True)) if plan.parts else candidates
-        assert [each.model for each in chosen] == [each.model for each in candidates], "models keep their order"
+        assert [each.model for each in chosen] == [each.model for each in candidates], "models keep order and number"
         if len(expected) < MAX_CANDIDATES:
             assert Counter(chosen) == Counter(candidates), "choosing changes the order alone"
 
