@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway_process import KEY, GatewayProcess, end, spec, start, upstream, write_config, write_secret
+from tests.gateway_process import COMMAND, KEY, GatewayProcess, end, spec, start, upstream, write_config, write_secret
 from tests.provider import STREAM_HEAD, Behaviour, Provider, ProviderRequest, chunk, event, plain, providing, response
 from tests.sidecar.collector import CLIENT, LOCAL, REMOTE, SERVER, Collector, collecting
 from tests.waiting import wait_until
@@ -363,3 +364,26 @@ def test_what_a_collector_refuses_is_dropped_and_counted(
         wait_until(lambda: any(counts()), "the spans to be told of")
         assert counts() == (exported, refused)
         assert len(collector.requests) == 1
+
+
+def test_an_option_that_is_no_address_is_a_wrong_call() -> None:
+    done = subprocess.run([COMMAND, "serve", "--otlp-endpoint", "collector:4318"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "llmroute: --otlp-endpoint must begin with http:// or https://\n"
+
+
+def test_variables_without_sense_cost_the_traces_and_not_the_gateway(provider: Provider, tmp_path: Path) -> None:
+    secret = "canary-of-a-header"
+    certificate = tmp_path / "no-certificate"
+    certificate.write_text("none")
+    more = {"OTEL_EXPORTER_OTLP_HEADERS": secret, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificate)}
+    with tracing(tmp_path, provider, "https://127.0.0.1:1", **more) as gateway:
+        assert call(gateway, "good").status_code == 200
+        warnings = [line["message"] for line in gateway.lines if line["level"] == "warning"]
+        assert warnings == [
+            "OTEL_EXPORTER_OTLP_HEADERS is passed over: it is not a list of name=value, with commas between them",
+            "no traces are exported: a certificate of OTEL_EXPORTER_OTLP_* is no good",
+        ]
+        assert secret not in gateway.log_path.read_text()
+        gateway.terminate()
+        assert gateway.exit_code() == 0
