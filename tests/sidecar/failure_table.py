@@ -524,7 +524,8 @@ A retry is a further try at the same target. Before it comes a wait: the back-of
 asked for where that is longer. It is not made where that is more than 30 s or does not fit into the call's deadline,
 after a 429 or a refused credential, or where the upstream's budget (`upstreams[].retryBudget`) is spent; the next
 candidate is then tried at once. Moving on to another candidate is no retry, unless it is the same upstream and model
-again.
+again. Nor is it one, or counted, when a kept connection turns out to have been closed before it was used again (it ends
+within a second and without a byte): the call goes out once more, over a new connection.
 
 ## The table
 """

@@ -192,6 +192,24 @@ def test_a_retry_waits_for_what_the_upstream_asked_or_is_not_made(tmp_path: Path
         assert all(later - earlier >= 0.29 for earlier, later in pairwise(came))
 
 
+def test_a_call_that_an_upstream_dropped_after_a_while_is_not_sent_again_unasked(tmp_path: Path) -> None:
+    """A kept connection that had died unseen is replaced; one that dies with the call in hand has failed."""
+
+    async def drops_the_second(request: ProviderRequest, writer: asyncio.StreamWriter) -> None:
+        if len(provider.requests) == 1:
+            writer.write(response(200, completion()))
+            return
+        await asyncio.sleep(1.2)
+        writer.close()
+
+    with providing(drops_the_second) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
+        assert gateway.post({"model": "gpt"}).status_code == 200
+        dropped = gateway.post({"model": "gpt"})
+        assert dropped.json()["error"]["attempts"][0]["reason"] == "connection_lost"
+        assert dropped.headers["x-llmroute-attempts"] == "1"
+        assert [request.connection for request in provider.requests] == [0, 0]
+
+
 def test_no_pause_goes_beyond_the_calls_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The upstream asks for 20 s, which a retry would wait for, but the call has less left: the fallback serves."""
     monkeypatch.setattr(attempt, "CALL_SECONDS", 10.0)

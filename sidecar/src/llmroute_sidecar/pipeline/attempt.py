@@ -51,6 +51,8 @@ from llmroute_sidecar.upstream.registry import LiveUpstream, Serving
 
 CALL_SECONDS = 600.0
 """All attempts of one call together, unless a candidate's own request timeout is longer."""
+DEAD_UNSEEN_SECONDS = 1.0
+"""Until a connection that was dead before it was used again has said so: a way to the upstream and back, amply."""
 HOLD_MAX_BYTES = 1024 * 1024
 """A plain answer up to this size is held back until it is whole, so that a broken one can still fall back."""
 CLIENT_LEFT = "client_left"
@@ -324,7 +326,9 @@ class AttemptEngine:
     async def _answered(
         self, call: Call, fields: RequestFields, candidate: Candidate, upstream: LiveUpstream, deadline: float
     ) -> Exchange:
-        """An exchange whose answer's head is there. A kept connection that had died unseen is replaced, once."""
+        """An exchange whose answer's head is there. A kept connection that had died unseen is replaced, once: told by
+        its end within a moment. One that ends later has been read from, and the call perhaps been worked on: sending it
+        again is a retry (RFC 9110 §9.2.2), and not to be had past the budget."""
         config = upstream.config
         caller = upstream.caller
         assert caller is not None
@@ -346,15 +350,16 @@ class AttemptEngine:
         call.wait_begins()
         for last in (False, True):
             exchange = await caller.open(request, min(deadline, self._now() + config.connect_timeout), fresh=last)
+            sent = self._now()
             try:
-                first_token = self._now() + config.first_token_timeout
+                first_token = sent + config.first_token_timeout
                 reason: Literal["first_token_timeout", "request_timeout"]
                 reason = "first_token_timeout" if first_token < deadline else "request_timeout"
                 while not exchange.status:
                     await exchange.advance(min(first_token, deadline), reason)
             except UpstreamBroken as broken:
                 exchange.abort()
-                if last or not broken.unanswered:
+                if last or not broken.unanswered or self._now() - sent > DEAD_UNSEEN_SECONDS:
                     raise
             except BaseException:
                 exchange.abort()
