@@ -8,7 +8,6 @@ import random
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -40,7 +39,8 @@ READ_HERE = frozenset(
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
-_random_bits = random.Random().getrandbits  # noqa: S311 - seeded by the system; ids must differ, not be secret
+_random_bytes = random.Random().randbytes  # noqa: S311 - seeded by the system; ids must differ, not be secret
+_ID_HEADERS = frozenset({b"x-request-id", b"x-trace-id", b"traceparent"})
 
 
 class Ids(msgspec.Struct, frozen=True, gc=False):
@@ -58,13 +58,17 @@ def take_over_ids(headers: Headers) -> Ids:
     """The client's ids where each came once and is sane, new ones otherwise."""
     given: dict[bytes, bytes | None] = {}
     for name, value in headers:
-        given[name] = None if name in given else value  # one that came twice counts as none
+        if name in _ID_HEADERS:
+            given[name] = None if name in given else value  # one that came twice counts as none
+    # One draw for all: that a trace's or a span's digits are all zero, which W3C forbids, happens once in 2 ** 64.
+    drawn = _random_bytes(40).hex()
+    request, trace, span = drawn[:32], drawn[32:64], drawn[64:]
+    if not given:  # nearly every call
+        return Ids(request, trace, f"00-{trace}-{span}-01")
     request_id = given.get(b"x-request-id")
-    request = (
-        request_id.decode()
-        if request_id is not None and _SANE_ID.fullmatch(request_id)
-        else f"{_random_bits(128):032x}"
-    )
+    if request_id is not None and _SANE_ID.fullmatch(request_id):
+        request = request_id.decode()
+    hexadecimal = trace
     parent = given.get(b"traceparent")
     trace_id = given.get(b"x-trace-id")
     caller_span: str | None = None
@@ -75,19 +79,15 @@ def take_over_ids(headers: Headers) -> Ids:
         flags = match[3].decode()
     elif trace_id is not None and _SANE_ID.fullmatch(trace_id):
         trace = trace_id.decode()
-        hexadecimal = trace if _TRACE_ID.fullmatch(trace) else _new_trace_id()
-    else:
-        trace = hexadecimal = _new_trace_id()
-    return Ids(request, trace, f"00-{hexadecimal}-{_random_bits(64) or 1:016x}-{flags}", caller_span)
+        hexadecimal = trace if _TRACE_ID.fullmatch(trace) else hexadecimal
+    return Ids(request, trace, f"00-{hexadecimal}-{span}-{flags}", caller_span)
 
 
-def _new_trace_id() -> str:
-    return f"{_random_bits(128) or 1:032x}"
+class Call(msgspec.Struct, kw_only=True):
+    """One request. What comes below `body` is written by the pipeline and read by log and metrics.
 
-
-@dataclass(slots=True)
-class Call:
-    """One request. What comes below `body` is written by the pipeline and read by log and metrics."""
+    A struct for its speed alone: with so many fields a dataclass takes 2 µs to make, of a request's 80.
+    """
 
     method: str
     path: str
@@ -130,10 +130,10 @@ class Call:
     first_token: float = 0.0
     """By time.perf_counter: when the content of a stream began to go to the client; 0 where that is not known."""
     fallback_model: str | None = None
-    attempts: list[AttemptRecord] = field(default_factory=list)
+    attempts: list[AttemptRecord] = []
     error_code: str | None = None
     exception: str | None = None
-    limit_headers: Headers = field(default_factory=list)
+    limit_headers: Headers = []
     meter: Meter | None = None
     """Of a call that is limited by more than requests."""
     usage: Usage | None = None
