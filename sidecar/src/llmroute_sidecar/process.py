@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import socket
 import ssl
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ from llmroute_sidecar.version import VERSION
 FLUSH_SECONDS = 3.0
 """What the last spans may take at the end, after all calls."""
 
+SWITCH_SECONDS = 0.0005
+"""How long the thread that reads a changed configuration may keep the interpreter from calls; Python's own 5 ms is the
+whole pause that a reload is allowed."""
 GC_OBJECTS = 20_000
 """New objects after which cycles are looked for. Python's own 700 are a dozen requests in flight, which are then walked
 through time and again (a tenth of a request's time); served calls leave no cycles behind, tests hold them to it."""
@@ -122,6 +126,7 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     gc.collect()
     gc.freeze()  # what was imported stays: later collections need not look at it
     gc.set_threshold(GC_OBJECTS, 20, 100)
+    sys.setswitchinterval(SWITCH_SECONDS)
     admin = _AdminServer(
         uvicorn.Config(
             admin_app(gateway, metrics, lambda: reloader.status, VERSION, workers),

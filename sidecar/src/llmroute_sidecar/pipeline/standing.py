@@ -35,8 +35,8 @@ def standing_headers(standing: Standing) -> Headers:
         return []
     limit, remaining, reset = names
     return [
-        (limit, str(standing.limit).encode()),
-        (remaining, str(standing.remaining).encode()),
+        (limit, b"%d" % standing.limit),
+        (remaining, b"%d" % standing.remaining),
         (reset, format_reset(standing.reset).encode()),
     ]
 

@@ -62,7 +62,8 @@ def wrong_with_head(
         return "invalid_request", "a request has exactly one Host header (RFC 9112 §3.2)"
     if call.method == "CONNECT":
         return "invalid_request", "this is no proxy: CONNECT is not served here"
-    if not _is_plain_path(call.path) or not _is_plain_query(call.query):
+    known = call.template == call.path  # a template of ours that is the path itself is plain
+    if not (known or _is_plain_path(call.path)) or not _is_plain_query(call.query):
         return "invalid_request", "the path must be plain ASCII without %-escapes and dot segments"
     return None
 
