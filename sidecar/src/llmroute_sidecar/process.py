@@ -11,9 +11,9 @@ import gc
 import logging
 import os
 import signal
-import sys
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
