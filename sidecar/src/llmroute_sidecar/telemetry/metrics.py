@@ -152,7 +152,7 @@ class Metrics:
         )
         self.spans_dropped = CounterSeries(
             "llmroute_spans_dropped_total",
-            "Spans that were not delivered: the queue was full, the collector refused them, or the process ended.",
+            "Spans that were not delivered, by why: queue_full, refused (by the collector), shutdown, fault (our own).",
             ("reason",),
             registry,
         )

@@ -74,6 +74,9 @@ class Exporter:
         self._queue: deque[Span] = deque()
         self._wake = asyncio.Event()
         self._failures = 0
+        """How often in a row the collector was not there."""
+        self._refusal: str | None = None
+        """What it said last, where it is there and takes nothing."""
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -106,13 +109,16 @@ class Exporter:
         self._caller.close()
 
     async def _run(self) -> None:
-        while not self._closing:
-            await self._rest()
+        while True:
+            if not self._closing:
+                await self._rest()
             try:
                 await self._deliver()
-            except Exception:  # a fault of ours must not end all tracing
-                self._failures += 1
+            except Exception:  # a fault of ours must neither end all tracing nor come again with the same spans
                 logger.exception("exporting spans failed")
+                self._drop_batch("fault", min(len(self._queue), self._settings.batch_max))
+            if self._closing and (self._failures or not self._queue):
+                return
 
     async def _rest(self) -> None:
         """Until a batch is full, the delay is over, or the end has come."""
@@ -133,16 +139,21 @@ class Exporter:
                 if not self._failures:
                     logger.warning("spans are not delivered; they wait", extra={"fields": {"reason": verdict.why}})
                 self._failures += 1
+                if not self._closing:
+                    self._wake.clear()  # full batches wait, too, while the collector is away
                 return
+            if isinstance(verdict, _Refused):
+                self._failures = 0
+                self._drop_batch("refused", len(batch))
+                if self._refusal != verdict.why:  # told once: the metric counts on
+                    self._refusal = verdict.why
+                    logger.warning("the collector refuses spans", extra={"fields": {"reason": verdict.why}})
+                continue
+            if self._failures or self._refusal:
+                self._failures, self._refusal = 0, None
+                logger.info("spans are delivered again")
             for _ in batch:
                 self._queue.popleft()
-            if isinstance(verdict, _Refused):
-                self._dropped("refused", len(batch))
-                logger.warning("the collector refused spans", extra={"fields": {"reason": verdict.why}})
-                continue
-            if self._failures:
-                self._failures = 0
-                logger.info("spans are delivered again")
             refused = min(verdict.refused, len(batch))
             self._metrics.spans_exported.add((), len(batch) - refused)
             if refused:
@@ -175,6 +186,11 @@ class Exporter:
         else:
             exchange.abort()
         return verdict
+
+    def _drop_batch(self, reason: str, count: int) -> None:
+        for _ in range(count):
+            self._queue.popleft()
+        self._dropped(reason, count)
 
     def _dropped(self, reason: str, count: int) -> None:
         self._metrics.spans_dropped.add((reason,), count)
