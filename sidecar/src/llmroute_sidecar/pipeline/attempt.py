@@ -187,7 +187,6 @@ class AttemptEngine:
             upstream.retries.first_try()
         self._count(call, candidate, upstream)
         chain.tried = True
-        call.tried = upstream.config.name
         call.target, call.target_model = upstream.config, candidate.upstream_model
         call.tries += 1
         return permit

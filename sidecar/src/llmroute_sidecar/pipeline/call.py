@@ -117,10 +117,8 @@ class Call(msgspec.Struct, kw_only=True):
     upstream: str | None = None
     tries: int = 0
     """How often an upstream was called for it."""
-    tried: str | None = None
-    """The upstream that was called last."""
     target: Upstream | None = None
-    """The same, with all that is configured of it."""
+    """The upstream that was called last."""
     target_model: str = ""
     """What that one calls the model."""
     waited: float = 0.0

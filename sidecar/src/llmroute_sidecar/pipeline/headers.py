@@ -115,9 +115,9 @@ def begun_headers(call: Call, fallback_model: str | None) -> Headers:
 def where_it_went(call: Call) -> Headers:
     """On every answer of a call that came as far as being tried: the upstream that was called last, and how often one
     was called. Those that were passed over (open breakers, limits) do not count."""
-    if call.tried is None:
+    if call.target is None:
         return [(b"x-llmroute-attempts", b"0")]
-    return [(b"x-llmroute-upstream", call.tried.encode()), (b"x-llmroute-attempts", b"%d" % call.tries)]
+    return [(b"x-llmroute-upstream", call.target.name.encode()), (b"x-llmroute-attempts", b"%d" % call.tries)]
 
 
 def id_lines(call: Call) -> bytes:

@@ -6,6 +6,7 @@ it is counted and logged.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import assert_never
@@ -30,6 +31,8 @@ from llmroute_sidecar.telemetry.tracing import Tracer
 from llmroute_sidecar.upstream.exchange import Headers
 from llmroute_sidecar.upstream.registry import Serving, adopt
 from llmroute_sidecar.upstream.worker import Workers, WorkerSettings
+
+logger = logging.getLogger("llmroute.gateway")
 
 POD = "pod"
 """The client's name where a route asks for no key: whoever reaches the loopback port is the pod itself."""
@@ -172,12 +175,22 @@ class Gateway:
         return self._no_candidate_left(call, gave_up)
 
     def close(self, call: Call, status: int) -> None:
-        """The call is over: answered with `status`, or left by its client (499)."""
+        """The call is over: answered with `status`, or left by its client (499). Never raises: what goes wrong in
+        telling of one call must not keep its connection, or the drain, waiting."""
         call.status = status
+        try:
+            self._settle_and_tell(call, status)
+        except Exception as fault:
+            logger.exception("telling of a call failed", exc_info=fault)
+        self._metrics.in_flight -= 1
+        self._open_calls -= 1
+        if self._open_calls == 0 and self._on_idle is not None:
+            self._on_idle()
+
+    def _settle_and_tell(self, call: Call, status: int) -> None:
         if call.meter is not None:
             call.usage = call.meter.close() or call.usage
         seconds = time.perf_counter() - call.started
-        self._metrics.in_flight -= 1
         self._metrics.request(call.method, call.template, status, seconds)
         if status == 429 and call.error_code in ("rate_limit_exceeded", "insufficient_quota"):
             self._metrics.rate_limited.inc()
@@ -186,9 +199,6 @@ class Gateway:
             end_trace(call, status)
         if is_told(call, status):
             self._log.write(log_line(call, status, seconds))
-        self._open_calls -= 1
-        if self._open_calls == 0 and self._on_idle is not None:
-            self._on_idle()
 
     # -- the stages --------------------------------------------------------------------------------------------------
 
