@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmroute_contract.llmroute import parse_route
-from llmroute_contract.mock_url import check_upstream_url
 from llmroute_contract.problem import Problem
 from llmroute_contract.references import check_route
+from llmroute_contract.upstream_url import check_upstream_url
 from tests.cluster.control_plane import ControlPlane
 from tests.contract.api import Refusal, RouteApi, route_api
 from tests.contract.bad_specs import ABSENT, edited

@@ -9,7 +9,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from llmroute_contract.mock_url import MockParameters, parse_mock_parameters
 from llmroute_contract.scalars import (
     ClientName,
     Instant,
@@ -26,6 +25,7 @@ from llmroute_contract.scalars import (
     parse_upstream_url,
 )
 from llmroute_contract.upstream import RESERVED_HEADERS
+from llmroute_contract.upstream_url import MockParameters, parse_mock_parameters
 from tests.contract.urls import any_url
 
 # --- durations

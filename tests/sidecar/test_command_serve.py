@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.projection import project
 from tests.gateway_process import GatewayProcess, end, start
-from tests.sidecar.config.mounted import compiled, project
+from tests.sidecar.config.mounted import compiled
 from tests.sidecar.local_process import QUICKSTART, llmroute, save
 from tests.waiting import wait_until
 

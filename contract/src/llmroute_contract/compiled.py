@@ -13,8 +13,8 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from llmroute_contract.mock_url import check_upstream_url
 from llmroute_contract.scalars import USD_PATTERN
+from llmroute_contract.upstream_url import check_upstream_url
 
 SCHEMA_VERSION = 1
 GATEWAY_FILE = "gateway.json"

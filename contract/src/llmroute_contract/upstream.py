@@ -4,12 +4,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from llmroute_contract.mock_url import (
-    LITELLM_URL_EXPECTED,
-    LITELLM_URL_PATTERN,
-    PARAMETERS,
-    check_upstream_url,
-)
 from llmroute_contract.part import Part, SecretEntrySource, SecretSource, cel, rules
 from llmroute_contract.problem import WrongField
 from llmroute_contract.scalars import (
@@ -19,6 +13,12 @@ from llmroute_contract.scalars import (
     URL_MAX_LENGTH,
     DurationBetween,
     Label,
+)
+from llmroute_contract.upstream_url import (
+    LITELLM_URL_EXPECTED,
+    LITELLM_URL_PATTERN,
+    PARAMETERS,
+    check_upstream_url,
 )
 
 TOKEN_PATTERN = r"^[!#$%&*+.^_`|~0-9A-Za-z-]+$"  # noqa: S105 - RFC 9110 §5.6.2 `token` without its apostrophe

@@ -1,4 +1,4 @@
-"""Configuration directories as tests make them: compiled routes, and volumes that swap as kubelet's do."""
+"""Configuration directories as tests make them; volumes that swap as kubelet's do are `tests/cluster/projection.py`'s."""
 
 import itertools
 import os
@@ -25,28 +25,6 @@ def compiled(**models: int) -> dict[str, bytes]:
         assert not isinstance(spec, tuple), spec
         sources.append(RouteSource(name, spec, generation=version))
     return dict(compile_gateway("shop", "default", sources).files)
-
-
-def project(volume: Path, files: Mapping[str, bytes]) -> None:
-    """As kubelet's AtomicWriter: a new folder, the link `..data` renamed onto it, visible links, the old one gone."""
-    volume.mkdir(parents=True, exist_ok=True)
-    old = (volume / "..data").readlink() if (volume / "..data").is_symlink() else None
-    folder = volume / f"..2026_11_24_{next(_versions)}"
-    folder.mkdir()
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    (volume / "..data_tmp").symlink_to(folder.name)
-    (volume / "..data_tmp").rename(volume / "..data")
-    for name in files:
-        if not (volume / name).is_symlink():
-            (volume / name).symlink_to(f"..data/{name}")
-    for visible in volume.iterdir():
-        if not visible.name.startswith("..") and visible.name not in files:
-            visible.unlink()
-    if old is not None:
-        for path in (volume / old).iterdir():
-            path.unlink()
-        (volume / old).rmdir()
 
 
 def write(directory: Path, files: Mapping[str, bytes]) -> None:

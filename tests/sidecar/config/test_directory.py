@@ -7,7 +7,8 @@ import pytest
 from llmroute_sidecar.config import directory as directory_module
 from llmroute_sidecar.config.directory import DirectorySource
 from llmroute_sidecar.config.source import SourceError
-from tests.sidecar.config.mounted import clear, compiled, project, write
+from tests.cluster.projection import project
+from tests.sidecar.config.mounted import clear, compiled, write
 
 
 def test_a_swap_is_seen_and_read_whole(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from llmroute_sidecar.config import files
 from llmroute_sidecar.config.files import Contents, Unusable, names_in, read_bounded, read_together, visible_in
-from tests.sidecar.config.mounted import project
+from tests.cluster.projection import project
 
 
 def every(_: str) -> bool:

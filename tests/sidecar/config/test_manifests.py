@@ -12,7 +12,7 @@ from llmroute_sidecar.config.files import InTrouble
 from llmroute_sidecar.config.manifests import ManifestSource
 from llmroute_sidecar.config.reload import Reloader
 from llmroute_sidecar.config.source import Reading, SourceError, TryAgain
-from tests.sidecar.config.mounted import project
+from tests.cluster.projection import project
 
 ROUTE = """\
 apiVersion: llmroute.dev/v1alpha1

@@ -17,7 +17,8 @@ from llmroute_sidecar.config.reload import Reload, Reloader
 from llmroute_sidecar.config.secrets import SecretValues
 from llmroute_sidecar.config.source import TOLD_MAX, Reading, SourceError, TryAgain
 from llmroute_sidecar.snapshot import Snapshot
-from tests.sidecar.config.mounted import clear, compiled, project, write
+from tests.cluster.projection import project
+from tests.sidecar.config.mounted import clear, compiled, write
 
 Damage = Callable[[bytes], bytes]
 DAMAGES: Mapping[str, Damage] = {

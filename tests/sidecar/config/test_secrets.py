@@ -6,7 +6,7 @@ import pytest
 
 from llmroute_sidecar.config import secrets as secrets_module
 from llmroute_sidecar.config.secrets import SecretValues, read_secrets, secret_values
-from tests.sidecar.config.mounted import project
+from tests.cluster.projection import project
 
 
 def test_mounted_secrets_are_read_from_volumes_and_plain_folders(tmp_path: Path) -> None:

@@ -10,50 +10,19 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 
-from llmroute_contract.scalars import UpstreamUrl, parse_duration
+from llmroute_contract.scalars import UpstreamUrl
+from llmroute_contract.upstream_url import MockParameters, parse_mock_parameters
 from llmroute_sidecar.upstream.exchange import BrokenReason, Headers, OutgoingRequest, Sink, UpstreamBroken
 
 _WORDS = ("This answer comes from a mock upstream of llmroute so no model was asked and nothing was spent").split()  # noqa: SIM905 - a sentence reads better than a list
-MAX_TOKENS = 99_999
-
-
-@dataclass(frozen=True, slots=True)
-class MockBehaviour:
-    latency: float
-    tokens: int
-    gap: float
-    fail: float
-    status: int
-
-    @classmethod
-    def of(cls, url: UpstreamUrl) -> "MockBehaviour":
-        """Raises ValueError, naming the parameter, for what it does not understand."""
-        values = dict(url.query)
-        try:
-            behaviour = cls(
-                latency=parse_duration(values.pop("latency", "0ms")),
-                tokens=int(values.pop("tokens", "18")),
-                gap=parse_duration(values.pop("gap", "0ms")),
-                fail=float(values.pop("fail", "1" if url.host == "fail" else "0")),
-                status=int(values.pop("status", "0")),
-            )
-        except ValueError as error:
-            raise ValueError(f"mock:// upstream: {error}") from None
-        if values:
-            raise ValueError(f"mock:// upstream: there is no parameter {min(values)!r}")
-        in_bounds = 0 <= behaviour.fail <= 1 and 0 <= behaviour.tokens <= MAX_TOKENS
-        if not in_bounds or not (behaviour.status == 0 or 400 <= behaviour.status <= 599):
-            raise ValueError(f"mock:// upstream: fail is 0 to 1, tokens 0 to {MAX_TOKENS}, status 400 to 599")
-        return behaviour
 
 
 class MockCaller:
     """Answers calls to one mock upstream (`Caller` in exchange.py)."""
 
     def __init__(self, url: UpstreamUrl) -> None:
-        self._behaviour = MockBehaviour.of(url)
+        self._behaviour = parse_mock_parameters(url)
         self._random = random.Random()  # noqa: S311 - chooses which demo calls fail
 
     async def open(
@@ -76,7 +45,7 @@ class MockCaller:
 class MockExchange:
     """An answer in pieces (`Exchange` in exchange.py)."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], fails: bool, behaviour: MockBehaviour, stream: bool) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], fails: bool, behaviour: MockParameters, stream: bool) -> None:
         self._pieces = pieces
         self._answer_status = behaviour.status or 500 if fails else 200
         self._content_type = b"text/event-stream" if stream and not fails else b"application/json"
@@ -129,7 +98,7 @@ class MockExchange:
         return None
 
 
-async def _failure(behaviour: MockBehaviour) -> AsyncIterator[bytes]:
+async def _failure(behaviour: MockParameters) -> AsyncIterator[bytes]:
     if behaviour.latency:
         await asyncio.sleep(behaviour.latency)
     if not behaviour.status:
@@ -138,7 +107,7 @@ async def _failure(behaviour: MockBehaviour) -> AsyncIterator[bytes]:
     yield json.dumps({"error": error}).encode()
 
 
-async def _answer(behaviour: MockBehaviour, request: OutgoingRequest) -> AsyncIterator[bytes]:
+async def _answer(behaviour: MockParameters, request: OutgoingRequest) -> AsyncIterator[bytes]:
     if behaviour.latency:
         await asyncio.sleep(behaviour.latency)
     if not request.stream:

@@ -1,7 +1,7 @@
-"""The parameters of a `mock://` URL, such as `mock://local?latency=200ms&tokens=40`: which there are and their bounds.
+"""What the schemes of an upstream's URL ask for beyond `scalars.py`'s parts: the parameters of a `mock://` one, such as
+`mock://local?latency=200ms&tokens=40`, and the form of a `litellm://` one.
 
-What they do is the gateway's matter; here they are read, so that a mistyped one is told when it is written. So it is
-with the form of a `litellm://` URL.
+What they do is the gateway's matter; here they are read, so that a mistyped one is told when it is written.
 """
 
 import re
