@@ -1,4 +1,4 @@
-"""Configuration directories as tests make them; volumes that swap as kubelet's do are `tests/cluster/projection.py`'s."""
+"""Configuration directories as tests make them; volumes that swap as kubelet's do: `tests/cluster/projection.py`."""
 
 import itertools
 import os
