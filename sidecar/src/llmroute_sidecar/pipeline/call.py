@@ -154,7 +154,11 @@ class Call(msgspec.Struct, kw_only=True):
 
     def header(self, name: bytes) -> list[bytes]:
         """All values of a header of READ_HERE, as they came."""
-        return [value for key, value in self.read_here if key == name]
+        values = []
+        for key, value in self.read_here:  # no comprehension: it is a call of its own here
+            if key == name:
+                values.append(value)
+        return values
 
 
 class Reply(Protocol):

@@ -6,6 +6,8 @@ client sends there is the model's name and the path in the log line, cut to a bo
 
 import time
 
+import msgspec
+
 from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.usage import Usage
 from llmroute_sidecar.policy.limits.rules import PICODOLLARS
@@ -80,33 +82,61 @@ def is_told(call: Call, status: int) -> bool:
     return is_logged(rules, status, call.client, call.model or "", call.ids.trace_id, broken=broken)
 
 
-def log_line(call: Call, status: int, seconds: float) -> dict[str, object]:
+class Tokens(msgspec.Struct, frozen=True, gc=False):
+    input: int
+    output: int
+    estimated: bool
+
+
+class LogLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A request's line. What has no default stands in each of them, if as null."""
+
+    timestamp: str
+    level: str
+    message: str
+    logger: str
+    request_id: str
+    trace_id: str
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    upstream: str | None
+    fallback_model: str | None
+    client_ip: str
+    model: str | None
+    client: str | None
+    attempts: int
+    tokens: Tokens | None = None
+    code: str | None = None
+    tried: list[str] | None = None
+    exc_info: str | None = None
+
+
+def log_line(call: Call, status: int, seconds: float) -> LogLine:
     ids = call.ids
-    line: dict[str, object] = {
-        "timestamp": timestamp(time.time()),
-        "level": "info" if status < 500 else "error",
-        "message": "request",
-        "logger": "llmroute.request",
-        "request_id": ids.request_id,
-        "trace_id": ids.trace_id,
-        "method": call.method,
-        "path": call.path[:200],
-        "status": status,
-        "duration_ms": round(seconds * 1000, 3),
-        "upstream": call.upstream,
-        "fallback_model": call.fallback_model,
-        "client_ip": call.client_ip,
-        "model": call.model,
-        "client": call.client,
-        "attempts": call.tries,
-    }
     usage = used(call, status)
-    if usage is not None:
-        line["tokens"] = {"input": usage.input, "output": usage.output, "estimated": usage.estimated}
-    if call.error_code is not None:
-        line["code"] = call.error_code
-    if len(call.attempts) > 1 or is_broken(call):
-        line["tried"] = [f"{attempt.upstream}: {attempt.reason}" for attempt in call.attempts]
-    if call.exception is not None:
-        line["exc_info"] = call.exception
-    return line
+    return LogLine(
+        timestamp(time.time()),
+        "info" if status < 500 else "error",
+        "request",
+        "llmroute.request",
+        ids.request_id,
+        ids.trace_id,
+        call.method,
+        call.path[:200],
+        status,
+        round(seconds * 1000, 3),
+        call.upstream,
+        call.fallback_model,
+        call.client_ip,
+        call.model,
+        call.client,
+        call.tries,
+        None if usage is None else Tokens(usage.input, usage.output, usage.estimated),
+        call.error_code,
+        [f"{attempt.upstream}: {attempt.reason}" for attempt in call.attempts]
+        if len(call.attempts) > 1 or is_broken(call)
+        else None,
+        call.exception,
+    )

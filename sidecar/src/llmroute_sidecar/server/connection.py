@@ -29,6 +29,7 @@ throughput (docs/performance.md); this file is the seam where another serving si
 import asyncio
 import time
 from collections import deque
+from collections.abc import Coroutine
 from typing import Protocol
 
 import httptools
@@ -54,7 +55,7 @@ class Handler(Protocol):
         """The head is there. An answer ends the request here, before its body is read."""
         ...
 
-    async def serve(self, call: Call, reply: Turn) -> None:
+    def serve(self, call: Call, reply: Turn) -> Coroutine[None, None, None]:
         """The body is there. Must answer through `reply`."""
         ...
 
@@ -99,6 +100,7 @@ class Connection(asyncio.Protocol):
         self._deaf = False  # nothing more that comes means anything
         self._unspent = 0  # bytes since the parser last got to the end of a head, or to a piece of a body
         self._in_head = False
+        self._head_timed = False
         self._head_count = 0
         self._method = ""
         self._offered_with: bytes | None = None  # how the body is framed of a request that offers an upgrade
@@ -167,8 +169,13 @@ class Connection(asyncio.Protocol):
                 self._refuse_broken("headers_too_large", head_too_large(self._limits))
             else:  # trailers or chunk extensions without end
                 self._refuse_broken("invalid_request", "there is more framing than body")
-        elif not self._in_head and turn is self._queue[0]:
+        elif turn is not self._queue[0]:
+            return
+        elif not self._in_head:
             self._arm(self._limits.body_seconds)
+        elif not self._head_timed:  # most heads are whole at once and need no time
+            self._head_timed = True
+            self._arm(self._limits.head_seconds)
 
     def _ignore_upgrade(self) -> None:
         """RFC 9110 §7.8 lets an offered upgrade be ignored, and some clients offer HTTP/2 with every request. The
@@ -249,8 +256,7 @@ class Connection(asyncio.Protocol):
             self._refuse_broken("invalid_request", "too many requests are waiting on this connection")
             return
         self._queue.append(turn)
-        if len(self._queue) == 1:
-            self._arm(self._limits.head_seconds)
+        self._head_timed = False
 
     def on_url(self, url: bytes) -> None:
         if self._in_head:

@@ -5,7 +5,7 @@ error table.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
@@ -103,14 +103,15 @@ class DataPort:
         message = f"{call.path} has no {call.method}, only {allowed}"
         return self._gateway.refuse(call, "method_not_allowed", message, headers=[(b"allow", allowed.encode())])
 
-    async def serve(self, call: Call, reply: Turn) -> None:
+    def serve(self, call: Call, reply: Turn) -> Coroutine[None, None, None]:
         endpoint = self._open_endpoints.get(call.path)
-        if endpoint is not None:
-            self._gateway.answer(call, reply, endpoint)
-        elif call.path == "/v1/models":
-            self._gateway.answer(call, reply, endpoints.models)
-        else:
-            await self._gateway.serve(call, reply)
+        if endpoint is None and call.path == "/v1/models":
+            endpoint = endpoints.models
+        # The gateway's own coroutine is handed on as it is: one around it would cost every call.
+        return self._gateway.serve(call, reply) if endpoint is None else self._answer(call, reply, endpoint)
+
+    async def _answer(self, call: Call, reply: Turn, endpoint: Callable[[Call], Answer]) -> None:
+        self._gateway.answer(call, reply, endpoint)
 
     def refuse(self, call: Call, code: ErrorCode, message: str) -> Answer:
         return self._gateway.refuse(call, code, message)

@@ -34,7 +34,7 @@ class LogWriter:
         """From here on lines may wait for up to FLUSH_SECONDS. Before it each is written at once."""
         self._loop = loop
 
-    def write(self, fields: dict[str, object]) -> None:
+    def write(self, fields: "dict[str, object] | msgspec.Struct") -> None:
         line = _encode(fields) + b"\n"
         self._lines.append(line)
         self._size += len(line)

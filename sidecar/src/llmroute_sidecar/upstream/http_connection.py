@@ -14,6 +14,7 @@ from llmroute_sidecar.upstream.exchange import BrokenReason, Headers, Sink, Upst
 
 HEAD_MAX_BYTES = 64 * 1024
 """An answer's status line and headers, at most."""
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 HIGH_WATER = 256 * 1024
 """Unread body bytes above which the upstream is held back."""
 
@@ -247,10 +248,11 @@ class HttpConnection(asyncio.Protocol):
             return
         self._head_done = True
         self.status = status
-        names = {name for name, _ in self.headers}
-        self._until_close = (
-            b"content-length" not in names and b"transfer-encoding" not in names and status not in (204, 304)
-        )
+        self._until_close = status not in (204, 304)
+        for name, _ in self.headers:
+            if name in _FRAMING:
+                self._until_close = False
+                break
         self._wake()
 
     def on_body(self, body: bytes) -> None:
