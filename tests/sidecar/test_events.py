@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmroute_sidecar.pipeline.events import SCAN_MAX_BYTES, Beginning, BeginningScan, WholeEvents
+from llmroute_sidecar.pipeline.events import (
+    END_PIECE_BYTES,
+    END_PIECES,
+    SCAN_MAX_BYTES,
+    Beginning,
+    BeginningScan,
+    WholeEvents,
+)
 
 ROLE = b'data: {"object":"chat.completion.chunk","choices":[{"delta":{"role":"assistant","content":""}}]}'
 WORD = b'data: {"object":"chat.completion.chunk","choices":[{"delta":{"content":"hello"}}]}'
@@ -115,3 +122,14 @@ def test_an_event_larger_than_is_held_back_goes_on_in_pieces() -> None:
     assert between == [False, False, True]  # False: nothing may be added to it
     whole.flush()
     assert sink.pieces == [piece, b"more", b"rest\n\n", WORD]
+
+
+def test_the_end_of_a_stream_is_held_on_to_though_each_line_comes_by_itself() -> None:
+    """Anthropic tells the usage in the last event but one; a server may send each line in a piece of its own."""
+    events = WholeEvents(Collected())
+    for piece in (b"event: message_delta\n", b'data: {"usage": 3}\n', b"\n", b"event: message_stop\n", b"data: {}\n\n"):
+        events.write(piece)
+    assert b'"usage"' in events.end
+    for _ in range(10):
+        events.write(b"data: " + b"x" * 100_000 + b"\n\n")
+    assert len(events.end) <= END_PIECES * END_PIECE_BYTES

@@ -7,6 +7,7 @@ is a failure. Event framing is the HTML standard's §9.2 (server-sent events).
 """
 
 import re
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
@@ -17,6 +18,9 @@ from llmroute_sidecar.upstream.exchange import Sink
 SCAN_MAX_BYTES = 64 * 1024
 """Bytes held back, at most; a stream that opens with more than this is taken to have begun."""
 
+END_PIECES = 8
+END_PIECE_BYTES = 4096
+"""What is held on to of a stream's end, for what it says of its usage."""
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _OPENING_TYPES = frozenset({"ping", "message_start", "response.created", "response.in_progress", "response.queued"})
@@ -112,12 +116,12 @@ class WholeEvents:
     """Hands a stream on in whole events (`Sink`), so that where it breaks off an error event can follow that a client
     can read. What upstreams send is nearly always whole, and goes on as it is; a part waits for its rest."""
 
-    __slots__ = ("_before", "_last", "_sink", "_tail", "between")
+    __slots__ = ("_last", "_sink", "_tail", "between")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._tail = b""
-        self._before = self._last = b""
+        self._last: deque[bytes] = deque(maxlen=END_PIECES)
         self.between = True
         """Whether all that was handed on ends with the end of an event."""
 
@@ -130,11 +134,11 @@ class WholeEvents:
 
     @property
     def end(self) -> bytes:
-        """The last two pieces that came, as they came."""
-        return self._before + self._last
+        """The last pieces that came, as they came: a provider may send each line of its last events by itself."""
+        return b"".join(self._last)
 
     def write(self, data: bytes) -> None:
-        self._before, self._last = self._last, data
+        self._last.append(data if len(data) <= END_PIECE_BYTES else data[-END_PIECE_BYTES:])
         if self._tail:
             data = self._tail + data
             self._tail = b""

@@ -3,7 +3,7 @@ as knowing costs next to nothing. Sans-IO.
 
 The meter of a limited call (metering.py) reads an answer as it goes, asks for what would not be told, and estimates.
 Here only the end is looked at, once it has come: there the usage stands, after all content, in every provider's order.
-Of a stream its last two pieces are held on to, and its beginning, where Anthropic's tell the input. What does not stand
+Of a stream its last few pieces are held on to, and its beginning, where Anthropic's tell the input. What does not stand
 there is not known.
 """
 
