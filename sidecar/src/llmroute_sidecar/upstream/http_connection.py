@@ -30,6 +30,9 @@ class HttpConnection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._waiter: asyncio.Future[str | None] | None = None
         """Resolved with None by news, with why by a timer."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        """Of the wait under way."""
         self._sink: Sink | None = None
         self._failure: BrokenReason | None = None
         self._answered = False
@@ -128,17 +131,35 @@ class HttpConnection(asyncio.Protocol):
             self._waiter = None
 
     async def _wait(self, deadline: float, reason: BrokenReason) -> None:
+        """One timer a connection: it stays when the wait is over, and looks again when it fires, so that waits which
+        end in time (nearly all) cost none."""
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_at(deadline, _set_result, waiter, "deadline")
+        self._deadline = deadline
+        if self._timer is None or self._timer.when() > deadline:
+            self._set_timer(deadline)
         try:
             over = await waiter
         finally:
-            timer.cancel()
+            self._deadline = None
             self._waiter = None
         # Raised here, not set on the future: an exception that its own frame refers to keeps the request's body in
         # memory until the next full collection.
         if over is not None:
             raise UpstreamBroken(reason)
+
+    def _set_timer(self, deadline: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._deadline is None or self._waiter is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer(self._deadline)
+        else:
+            _set_result(self._waiter, "deadline")
 
     def release(self) -> None:
         self._end()
@@ -211,6 +232,7 @@ class HttpConnection(asyncio.Protocol):
         return None  # the transport closes itself; connection_lost follows
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._set_timer(None)
         self.closed = True
         self.reusable = False
         if self._parser is not None and not self.complete:

@@ -63,7 +63,7 @@ class HttpCaller:
         return self._open > len(self._idle)
 
     async def open(self, request: OutgoingRequest, deadline: float, *, fresh: bool = False) -> HttpConnection:
-        connection = await self._acquire(deadline, fresh)
+        connection = self._kept(fresh) or await self._acquire(deadline)
         try:
             connection.send(self._head(request), request.body)
         except BaseException:
@@ -78,8 +78,11 @@ class HttpCaller:
         lines.append(b"content-length: %d\r\n\r\n" % len(request.body))
         return b"".join(lines)
 
-    async def _acquire(self, deadline: float, fresh: bool) -> HttpConnection:
+    def _kept(self, fresh: bool) -> HttpConnection | None:
+        """The connection that was used last; those that are of no use any more are closed."""
         idle = self._idle
+        if not idle:
+            return None
         oldest = self._loop.time() - IDLE_SECONDS
         while idle:
             connection = idle.pop()
@@ -87,6 +90,10 @@ class HttpCaller:
                 return connection
             connection.close()
             self._open -= 1
+        return None
+
+    async def _acquire(self, deadline: float) -> HttpConnection:
+        """A new connection, or one that another call is done with."""
         if self._open < self._most:
             self._open += 1
         else:
