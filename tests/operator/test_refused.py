@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
+from tests.contract.bad_specs import BadSpec, told_in_conditions
 from tests.contract.routes import Document, model
 from tests.operator.controller_process import ControllerProcess, running_controller
-from tests.operator.namespace import Namespace, route
+from tests.operator.namespace import SECONDS, Namespace, route
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -40,6 +42,35 @@ def test_a_refused_route_names_the_field_and_the_others_are_served(
     assert namespace.files() == {"gateway.json", "route.good.json"}
     namespace.apply(route("bad", "chat"))
     namespace.programmed("bad")
+
+
+@pytest.mark.parametrize("bad", told_in_conditions(), ids=lambda bad: bad.id)
+def test_what_the_api_server_takes_of_the_table_of_bad_specs_is_told_with_field_and_words(
+    controller: ControllerProcess, namespace: Namespace, bad: BadSpec
+) -> None:
+    """The other rows meet the API server itself: tests/contract/test_api_server.py."""
+    for older in bad.older:
+        namespace.apply(in_namespace(older))
+        namespace.programmed(older["metadata"]["name"])
+    if bad.older:
+        namespace.wait_for_next_second()
+    namespace.apply(in_namespace(bad.document))
+    name = bad.document["metadata"]["name"]
+
+    def told() -> str | None:
+        accepted = namespace.conditions(name).get("Accepted", {})
+        return str(accepted["message"]) if accepted.get("status") == "False" else None
+
+    message = wait_until(told, "the route to be refused", SECONDS)
+    assert message is not None
+    assert f"{bad.field}: " in message
+    assert bad.words in message
+
+
+def in_namespace(document: Document) -> Document:
+    """Without a namespace of its own: `kubectl -n` says which."""
+    metadata = {key: value for key, value in document["metadata"].items() if key != "namespace"}
+    return {**document, "metadata": metadata}
 
 
 def test_a_url_that_only_the_controller_can_refuse_is_told(controller: ControllerProcess, namespace: Namespace) -> None:
