@@ -5,6 +5,7 @@ writer; the default answers like OpenAI. What came in, and which connections are
 """
 
 import asyncio
+import contextlib
 import json
 import ssl
 import threading
@@ -149,9 +150,12 @@ class Provider:
 
 
 async def _gone(reader: asyncio.StreamReader) -> None:
-    """Returns when the peer has closed. Nothing is read: requests are not pipelined here."""
-    while not reader.at_eof() and reader.exception() is None:
-        await asyncio.sleep(0.005)
+    """Returns when the peer has closed. What it sends instead is a next request's, and left to be read as such."""
+    with contextlib.suppress(ConnectionError):
+        data = await reader.read(1)
+        if data:
+            reader._buffer[:0] = data  # type: ignore[attr-defined]  # the reader has no way to look only
+            await asyncio.Event().wait()
 
 
 @contextmanager
