@@ -11,7 +11,7 @@ import pytest
 
 from tests.gateway_process import GatewayProcess, end, spec, start, upstream, write_config, write_secret
 from tests.provider import STREAM_HEAD, Provider, ProviderRequest, chunk, event, plain, providing, response
-from tests.sidecar.collector import Collector, collecting
+from tests.sidecar.collector import Collector
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.server
@@ -51,12 +51,6 @@ def provider() -> Iterator[Provider]:
 
     with providing(behaviour) as provider:
         yield provider
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with collecting() as collector:
-        yield collector
 
 
 @pytest.fixture(scope="module")

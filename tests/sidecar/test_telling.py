@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway_process import KEY, GatewayProcess, end, running, spec, start, upstream, write_config, write_secret
 from tests.provider import DONE, END, STREAM_HEAD, Provider, ProviderRequest, chunk, event, plain, providing, response
-from tests.sidecar.collector import Collector, collecting
+from tests.sidecar.collector import Collector
 from tests.waiting import wait_until
 from tools.generate import REPOSITORY
 
@@ -48,12 +48,6 @@ def provider() -> Iterator[Provider]:
 
     with providing(behaviour) as provider:
         yield provider
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with collecting() as collector:
-        yield collector
 
 
 @pytest.fixture(scope="module")

@@ -67,12 +67,6 @@ def tracing(folder: Path, provider: Provider, endpoint: str, *arguments: str, **
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with collecting() as collector:
-        yield collector
-
-
-@pytest.fixture(scope="module")
 def gateway(
     provider: Provider, collector: Collector, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
