@@ -27,9 +27,9 @@ Document = dict[str, Any]
 PAGE = 500  # objects of a list in one answer
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _APPLY = "application/apply-patch+yaml"
-_MERGE = "application/merge-patch+json"
+MERGE = "application/merge-patch+json"
 _CLIENT_ERROR, _UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _TOO_OLD = 400, 401, 404, 409, 410
 _TRANSIENT = frozenset({408, _CONFLICT, 429})
 
@@ -113,28 +113,12 @@ class Cluster:
 
     async def list_configmaps(self, namespace: str | None) -> tuple[list[Document], str]:
         """Metadata of all that are ours, and the resourceVersion to watch from."""
-        return await self._list(_configmaps_path(namespace), _METADATA_LIST, {"labelSelector": LABEL_SELECTOR})
+        return await self._list(_configmaps_path(namespace), METADATA_LIST, {"labelSelector": LABEL_SELECTOR})
 
     async def watch_configmaps(self, namespace: str | None, since: str) -> AsyncIterator[Document]:
         """Events of metadata, bookmarks included, until the API server ends the watch. An error event is raised."""
-        query = {
-            "watch": "true",
-            "allowWatchBookmarks": "true",
-            "labelSelector": LABEL_SELECTOR,
-            "resourceVersion": since,
-            "timeoutSeconds": str(settings.WATCH_SECONDS),
-        }
-        timeout = aiohttp.ClientTimeout(total=settings.WATCH_CLIENT_SECONDS, sock_connect=settings.CONNECT_SECONDS)
-        try:
-            response = await self._send("GET", _configmaps_path(namespace), query, None, _METADATA, None, timeout)
-            async with response:
-                async for line in _lines(response.content.iter_any()):
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise _refused(event["object"].get("code", 500), event["object"])
-                    yield event
-        except _NO_ANSWER as error:
-            raise Unreachable(f"watching ConfigMaps: {_text(error)}") from None
+        async for line in self.watch(_configmaps_path(namespace), LABEL_SELECTOR, since, _METADATA):
+            yield json.loads(line)
 
     async def read_configmap(self, key: GatewayKey) -> Document | None:
         try:
@@ -149,7 +133,7 @@ class Cluster:
 
     async def patch_configmap(self, key: GatewayKey, patch: Document) -> Document:
         query = {"fieldManager": FIELD_MANAGER}
-        return await self._request("PATCH", _configmap_path(key), query, patch, _MERGE)
+        return await self._request("PATCH", _configmap_path(key), query, patch, MERGE)
 
     async def delete_configmap(self, key: GatewayKey, uid: str, resource_version: str) -> None:
         """Deletes it as it was read: one that has changed since is a conflict."""
@@ -160,7 +144,29 @@ class Cluster:
             if error.status != _NOT_FOUND:
                 raise
 
-    # --- requests
+    # --- requests, for those that have kinds of their own to ask for
+
+    async def watch(self, path: str, selector: str, since: str, accept: str = _JSON) -> AsyncIterator[bytes]:
+        """Events as they come, each a line of JSON, bookmarks included, until the API server ends the watch. An error
+        event is raised."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "labelSelector": selector,
+            "resourceVersion": since,
+            "timeoutSeconds": str(settings.WATCH_SECONDS),
+        }
+        timeout = aiohttp.ClientTimeout(total=settings.WATCH_CLIENT_SECONDS, sock_connect=settings.CONNECT_SECONDS)
+        try:
+            response = await self._send("GET", path, query, None, accept, None, timeout)
+            async with response:
+                async for line in _lines(response.content.iter_any()):
+                    if line.startswith(_ERROR_EVENT):
+                        status = json.loads(line)["object"]
+                        raise _refused(status.get("code", 500), status)
+                    yield line
+        except _NO_ANSWER as error:
+            raise Unreachable(f"watching {path}: {_text(error)}") from None
 
     async def _list(
         self, path: str, accept: str, query: Mapping[str, str], limit: int | None = None
@@ -185,12 +191,28 @@ class Cluster:
         *,
         accept: str = _JSON,
     ) -> Document:
+        try:
+            document: Document = json.loads(await self.ask(method, path, query, body, content_type, accept=accept))
+            return document
+        except json.JSONDecodeError as error:
+            raise Unreachable(f"{method} {path}: {_text(error)}") from None
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Document | None = None,
+        content_type: str = _JSON,
+        *,
+        accept: str = _JSON,
+    ) -> bytes:
+        """The answer's body."""
         timeout = aiohttp.ClientTimeout(total=settings.REQUEST_SECONDS, sock_connect=settings.CONNECT_SECONDS)
         try:
             response = await self._send(method, path, query, body, accept, content_type, timeout)
             async with response:
-                document: Document = json.loads(await response.read())
-                return document
+                return await response.read()
         except _NO_ANSWER as error:
             raise Unreachable(f"{method} {path}: {_text(error)}") from None
 
@@ -229,23 +251,24 @@ class Cluster:
             self._api.configuration.api_key = fresh.api_key
 
 
+_ERROR_EVENT = b'{"type":"ERROR"'
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError)
 _APPLYING = {"fieldManager": FIELD_MANAGER, "force": "true"}
 
 
 def _routes_path(namespace: str | None) -> str:
-    return f"/apis/{GROUP}/{VERSION}{_within(namespace)}/{PLURAL}"
+    return f"/apis/{GROUP}/{VERSION}{within(namespace)}/{PLURAL}"
 
 
 def _configmaps_path(namespace: str | None) -> str:
-    return f"/api/v1{_within(namespace)}/configmaps"
+    return f"/api/v1{within(namespace)}/configmaps"
 
 
 def _configmap_path(key: GatewayKey) -> str:
     return f"{_configmaps_path(key.namespace)}/{quote(configmap_name(key.gateway))}"
 
 
-def _within(namespace: str | None) -> str:
+def within(namespace: str | None) -> str:
     return f"/namespaces/{quote(namespace)}" if namespace is not None else ""
 
 

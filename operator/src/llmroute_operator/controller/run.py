@@ -22,7 +22,12 @@ from llmroute_operator.controller.metrics import Metrics
 from llmroute_operator.controller.reconcile import Reconciler
 from llmroute_operator.controller.relist import Relister
 from llmroute_operator.controller.route import GatewayKey
-from llmroute_operator.controller.settings import SILENCE_MAX_SECONDS, CannotStart, Settings
+from llmroute_operator.controller.settings import (
+    RECONCILE_REST_SECONDS,
+    SILENCE_MAX_SECONDS,
+    CannotStart,
+    Settings,
+)
 from llmroute_operator.controller.store import RouteStore
 from llmroute_operator.controller.watch_configmaps import ConfigMapWatch
 from llmroute_operator.controller.watch_routes import WATCH, RouteWatch
@@ -54,7 +59,7 @@ async def _run(settings: Settings, cluster: Cluster) -> None:
     async def reconcile(key: GatewayKey) -> float | None:
         return await reconciler.reconcile(key)
 
-    workers = Workers(reconcile, metrics)
+    workers = Workers("reconcile", reconcile, metrics.reconciled, RECONCILE_REST_SECONDS)
     reconciler = Reconciler(
         store,
         cluster,

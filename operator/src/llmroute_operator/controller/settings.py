@@ -34,6 +34,9 @@ CONNECT_SECONDS = 10
 REQUEST_SECONDS = 30
 SILENCE_MAX_SECONDS = WATCH_CLIENT_SECONDS + CONNECT_SECONDS + 20.0
 
+RECONCILE_REST_SECONDS = 0.3
+"""Of a gateway, after each reconcile: a storm of edits ends in one write of its last state."""
+
 
 class CannotStart(Exception):
     """What a person has to mend first, in one sentence."""

@@ -1,24 +1,17 @@
 """Watches the ConfigMaps that are ours, so that a person's edit is put back at once.
 
-A list and watch of our own: with a label selector on the server's side, for the ConfigMaps of a whole cluster are none
-of our business, and of metadata alone, for all that is asked is which one has changed. A label taken away arrives as a
-deletion, since the object leaves the selection. What then to do is the reconcile's.
+With a label selector on the server's side, for the ConfigMaps of a whole cluster are none of our business, and of
+metadata alone, for all that is asked is which one has changed. A label taken away arrives as a deletion, since the
+object leaves the selection. What then to do is the reconcile's.
 """
 
-import asyncio
-import logging
-import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
-from llmroute_operator.controller.backoff import backoff
-from llmroute_operator.controller.cluster import Cluster, ClusterError, Document, Refused
+from llmroute_operator.controller.cluster import Cluster, Document
 from llmroute_operator.controller.configmap import gateway_of
+from llmroute_operator.controller.follow import follow
 from llmroute_operator.controller.life import SignsOfLife
 from llmroute_operator.controller.route import GatewayKey
-
-_logger = logging.getLogger(__name__)
-
-RETRY_MOST_SECONDS = 5.0
 
 Changed = Callable[[GatewayKey, str], None]
 """A gateway's ConfigMap is another than before: its key, and its resourceVersion now."""
@@ -33,39 +26,12 @@ class ConfigMapWatch:
         self._name = name
         self._life = life
         self._changed = changed
-        self._since: str | None = None
-        """Where to go on watching; None: list first."""
         self._known: set[GatewayKey] = set()
 
     async def run(self) -> None:
-        failures = 0
-        while True:
-            try:
-                if self._since is None:
-                    self._since = await self._list()
-                self._life.seen(self._name)
-                async for event in self._cluster.watch_configmaps(self._namespace, self._since):
-                    self._life.seen(self._name)
-                    failures = 0
-                    self._since = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] != "BOOKMARK":
-                        self._tell(event["object"], gone=event["type"] == "DELETED")
-                self._life.seen(self._name)
-            except ClusterError as error:
-                self._life.seen(self._name)
-                if isinstance(error, Refused):
-                    self._since = None
-                    if error.is_too_old:
-                        continue
-                failures += 1
-                rest = backoff(failures, random.random(), RETRY_MOST_SECONDS)  # noqa: S311 - jitter
-                _logger.warning(
-                    "watch of ConfigMaps failed",
-                    extra={"fields": {"error": str(error), "retry_in_seconds": round(rest, 1)}},
-                )
-                await asyncio.sleep(rest)
+        await follow(self, self._name, self._life)
 
-    async def _list(self) -> str:
+    async def read_all(self) -> str:
         """Tells of all that are there, and of those that went while nobody watched."""
         items, since = await self._cluster.list_configmaps(self._namespace)
         before = self._known.copy()
@@ -76,6 +42,12 @@ class ConfigMapWatch:
             self._known.discard(key)
             self._changed(key, "")
         return since
+
+    async def watch(self, since: str) -> AsyncIterator[str]:
+        async for event in self._cluster.watch_configmaps(self._namespace, since):
+            if event["type"] != "BOOKMARK":
+                self._tell(event["object"], gone=event["type"] == "DELETED")
+            yield event["object"]["metadata"]["resourceVersion"]
 
     def _tell(self, item: Document, *, gone: bool) -> None:
         key = _key(item)

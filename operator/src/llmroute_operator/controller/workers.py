@@ -5,39 +5,54 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import Generic, TypeVar
 
 from llmroute_operator.controller.cluster import ClusterError
-from llmroute_operator.controller.metrics import Metrics
+from llmroute_operator.controller.metrics import ReconcileResult
 from llmroute_operator.controller.queue import WorkQueue
-from llmroute_operator.controller.route import GatewayKey
 
 _logger = logging.getLogger(__name__)
 
-Reconcile = Callable[[GatewayKey], Awaitable[float | None]]
-"""Brings one gateway to what it should be; the answer is in how many seconds it wants to be looked at again."""
+K = TypeVar("K", bound=Hashable)
 
 
-class Workers:
-    def __init__(self, reconcile: Reconcile, metrics: Metrics) -> None:
-        self._reconcile = reconcile
-        self._metrics = metrics
-        self._queue: WorkQueue[GatewayKey] = WorkQueue(random.random)
+class Workers(Generic[K]):
+    """`work` does what is to be done for one key; its answer is in how many seconds it wants to be called again. `what`
+    is the word for it in the log. After it is done a key rests for `rest_seconds`, whatever comes: a storm of changes
+    costs what its first and its last one do."""
+
+    def __init__(
+        self,
+        what: str,
+        work: Callable[[K], Awaitable[float | None]],
+        worked: Callable[[ReconcileResult, float], None] = lambda _result, _seconds: None,
+        rest_seconds: float = 0.0,
+    ) -> None:
+        self._what = what
+        self._do = work
+        self._worked = worked
+        self._rest_seconds = rest_seconds
+        self._rests: dict[K, float] = {}
+        """Until when."""
+        self._held_back: set[K] = set()
+        """Keys that are due but for their rest."""
+        self._queue: WorkQueue[K] = WorkQueue(random.random)
         self._news = asyncio.Event()
 
     @property
     def depth(self) -> int:
-        return self._queue.depth(time.monotonic())
+        return self._queue.depth(time.monotonic()) + len(self._held_back)
 
     @property
     def running(self) -> int:
         return self._queue.running
 
-    def add(self, keys: Iterable[GatewayKey]) -> None:
-        """Asks for each of `keys` to be reconciled. Nothing is done before `run`."""
-        now = time.monotonic()
+    def add(self, keys: Iterable[K], after: float = 0.0) -> None:
+        """Asks for each of `keys` to be worked on in `after` seconds at the latest. Nothing is done before `run`."""
+        due = time.monotonic() + after
         for key in keys:
-            self._queue.add(key, now)
+            self._queue.add(key, due)
         self._news.set()
 
     async def run(self, count: int) -> None:
@@ -47,10 +62,16 @@ class Workers:
 
     async def _work(self) -> None:
         while True:
-            key = self._queue.take(time.monotonic())
+            now = time.monotonic()
+            key = self._queue.take(now)
             if key is None:
                 await self._wait()
+            elif (until := self._rests.pop(key, now)) > now:
+                self._rests[key] = until
+                self._held_back.add(key)
+                self._queue.done(key, until)
             else:
+                self._held_back.discard(key)
                 await self._work_on(key)
 
     async def _wait(self) -> None:
@@ -60,22 +81,25 @@ class Workers:
             async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
                 await self._news.wait()
 
-    async def _work_on(self, key: GatewayKey) -> None:
+    async def _work_on(self, key: K) -> None:
         started = time.monotonic()
         try:
-            again = await self._reconcile(key)
-        except Exception as error:  # one gateway's trouble must not stop the others
+            again = await self._do(key)
+        except Exception as error:  # one key's trouble must not stop the others
             ended = time.monotonic()
-            self._metrics.reconciled("error", ended - started)
+            self._worked("error", ended - started)
             rest = self._queue.failed(key, ended)
             _logger.log(
                 logging.WARNING if isinstance(error, ClusterError) else logging.ERROR,
-                "reconcile failed",
+                "%s failed",
+                self._what,
                 exc_info=not isinstance(error, ClusterError),
-                extra={"fields": {"gateway": str(key), "error": str(error), "retry_in_seconds": round(rest, 1)}},
+                extra={"fields": {"of": str(key), "error": str(error), "retry_in_seconds": round(rest, 1)}},
             )
         else:
             ended = time.monotonic()
-            self._metrics.reconciled("success", ended - started)
+            self._worked("success", ended - started)
+            if self._rest_seconds:
+                self._rests[key] = ended + self._rest_seconds
             self._queue.done(key, None if again is None else ended + again)
             self._news.set()  # a key that was added meanwhile is due now, and others may wait longer than that
