@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.binaries import Unavailable
 from tests.cluster.control_plane import ControlPlane, running_control_plane
+from tests.cluster.go_build import Unavailable
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

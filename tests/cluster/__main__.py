@@ -3,7 +3,8 @@
 import os
 import sys
 
-from tests.cluster.binaries import Unavailable, ensure
+from tests.cluster.binaries import ensure
+from tests.cluster.go_build import Unavailable
 
 
 def main() -> int:

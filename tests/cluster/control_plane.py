@@ -26,7 +26,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.binaries import Binaries, Unavailable, ensure
+from tests.cluster.binaries import Binaries, ensure
+from tests.cluster.go_build import Unavailable
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
