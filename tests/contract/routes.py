@@ -38,7 +38,7 @@ def full_route(name: str = "chat", namespace: str = "shop") -> Document:
                     },
                     "headers": {"x-team": "shop"},
                     "timeouts": {"connect": "5s", "firstToken": "60s", "idle": "60s", "request": "600s"},
-                    "breaker": {"maxFailures": 5, "reset": "30s"},
+                    "breaker": {"maxFailures": 5, "reset": "30s", "scope": "Pod"},
                     "retryBudget": {"percent": 20, "burst": 10},
                     "pool": {"maxConnections": 100},
                 },
@@ -71,6 +71,7 @@ def full_route(name: str = "chat", namespace: str = "shop") -> Document:
                 {"name": "canned", "targets": [{"upstream": "local"}]},
             ],
             "defaultUpstream": "openai",
+            "sharedState": {"whenUnavailable": "FailOpen"},
             "limits": [
                 {"name": "per-client", "per": "Client", "requests": 60, "window": "60s", "scope": "Pod"},
                 {"name": "tokens", "per": "Model", "tokens": 200000, "window": "60s", "scope": "Gateway"},

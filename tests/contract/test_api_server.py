@@ -60,7 +60,7 @@ def test_defaults_that_the_api_server_fills_in_are_the_models(api: RouteApi) -> 
     upstream = stored["spec"]["upstreams"][0]
     assert upstream["protocol"] == "OpenAI"
     assert upstream["timeouts"] == {"connect": "5s", "firstToken": "1m", "idle": "1m", "request": "10m"}
-    assert upstream["breaker"] == {"maxFailures": 5, "reset": "30s"}
+    assert upstream["breaker"] == {"maxFailures": 5, "reset": "30s", "scope": "Pod"}
     assert upstream["pool"] == {"maxConnections": 100}
     assert stored["spec"]["gateway"] == "default"
     assert stored["spec"]["auth"]["mode"] == "Keys"

@@ -95,34 +95,41 @@ class _Pass:
 
 
 def compile_gateway(
-    namespace: str, gateway: str, sources: Iterable[RouteSource], prices: Prices | None = None
+    namespace: str,
+    gateway: str,
+    sources: Iterable[RouteSource],
+    prices: Prices | None = None,
+    shared_state: c.CompiledSharedState | None = None,
 ) -> Compilation:
     """The files of `gateway` and a verdict on each of `sources` (all of its routes, in any order). `prices` are those
     of models whose price a route does not state; the table of known ones by default."""
     known = known_prices() if prices is None else prices
+    shared = shared_state or msgspec.UNSET
     drafts = sorted((_draft(namespace, gateway, source, known) for source in sources), key=lambda draft: draft.rank)
-    done = _pass(namespace, gateway, drafts)
+    done = _pass(namespace, gateway, drafts, shared)
     # A route that is served as it is now stays so in the next pass, be it as what was last accepted: hence no more
     # passes than routes. There is mostly one, and one more where something is refused.
     for _ in drafts:
         if not done.may_change:
             break
-        before, done = done, _pass(namespace, gateway, _again(done))
+        before, done = done, _pass(namespace, gateway, _again(done), shared)
         if done.files == before.files:
             break
     _tell_unknown_models(done.served)
-    return Compilation(done.index.revision, done.files, _verdicts(done, known))
+    return Compilation(done.index.revision, done.files, _verdicts(done, known, shared_state=bool(shared)))
 
 
-def _pass(namespace: str, gateway: str, drafts: Sequence[Draft]) -> _Pass:
-    room = c.CONFIGMAP_MAX_BYTES - len(c.encode(c.index_of(namespace, gateway, ())))
+def _pass(
+    namespace: str, gateway: str, drafts: Sequence[Draft], shared: c.CompiledSharedState | msgspec.UnsetType
+) -> _Pass:
+    room = c.CONFIGMAP_MAX_BYTES - len(c.encode(c.index_of(namespace, gateway, (), shared)))
     while True:
         refuse_bad_fallbacks(drafts)
         settled = _settle_conflicts(drafts)
         if not _refuse_what_does_not_fit(settled, room) and not look_again(drafts):
             break
     served = _within_size(settled, room)
-    index, files = c.gateway_files(namespace, gateway, [(one.route, one.data) for one in served])
+    index, files = c.gateway_files(namespace, gateway, [(one.route, one.data) for one in served], shared)
     return _Pass(drafts, settled, served, index, files)
 
 
@@ -146,7 +153,7 @@ def _draft(namespace: str, gateway: str, source: RouteSource, known: Prices) -> 
     return Draft(source, compile_route(namespace, gateway, source.name, source.generation, source.spec, known), [])
 
 
-def _verdicts(done: _Pass, known: Prices) -> Mapping[str, Verdict]:
+def _verdicts(done: _Pass, known: Prices, *, shared_state: bool) -> Mapping[str, Verdict]:
     told = {one.draft.name: one.told for one in done.settled}
     serving = {one.draft.name: one.route.generation for one in done.served}
     verdicts = {}
@@ -157,7 +164,9 @@ def _verdicts(done: _Pass, known: Prices) -> Mapping[str, Verdict]:
             accepted=all(problem.reason == "UnknownModel" for problem in problems),
             problems=problems[:TOLD_MAX],
             serving=serving.get(draft.name),
-            inactive=() if draft.refusals or isinstance(spec, tuple) else inactive_fields(spec, known)[:TOLD_MAX],
+            inactive=()
+            if draft.refusals or isinstance(spec, tuple)
+            else inactive_fields(spec, known, shared_state=shared_state)[:TOLD_MAX],
         )
     return verdicts
 

@@ -65,6 +65,9 @@ def compile_route(
             for rule in (spec.logging.sample if spec.logging else ())
         ),
         prices=prices_of(spec, known) or msgspec.UNSET,
+        when_unavailable="FailClosed"
+        if spec.shared_state is not None and spec.shared_state.when_unavailable == "FailClosed"
+        else msgspec.UNSET,
     )
 
 
@@ -97,15 +100,14 @@ def _upstream(upstream: Upstream) -> c.CompiledUpstream:
         litellm=c.CompiledLitellm(litellm.api_base, litellm.api_version, litellm.region, litellm.drop_params)
         if litellm
         else msgspec.UNSET,
+        breaker_scope="Gateway" if upstream.breaker.scope == "Gateway" else msgspec.UNSET,
     )
 
 
-def inactive_fields(spec: LLMRouteSpec, known: Prices) -> tuple[str, ...]:
-    """Fields that are carried but not acted on by this version, so that nothing is silently inactive."""
-    found: list[str] = []
-    for index, limit in enumerate(spec.limits or ()):
-        if limit.scope == "Gateway":
-            found.append(f"spec.limits[{index}].scope Gateway is counted in each pod by this version")
+def inactive_fields(spec: LLMRouteSpec, known: Prices, *, shared_state: bool) -> tuple[str, ...]:
+    """Fields that are carried but not acted on, so that nothing is silently inactive. `shared_state`: whether the
+    gateway has one."""
+    found: list[str] = [] if shared_state else _without_shared_state(spec)
     budget = next((index for index, limit in enumerate(spec.limits or ()) if limit.budget is not None), None)
     if budget is not None:
         found += [
@@ -117,3 +119,19 @@ def inactive_fields(spec: LLMRouteSpec, known: Prices) -> tuple[str, ...]:
         if rule.status is not None and rule.status.startswith("5"):
             found.append(f"spec.logging.sample[{index}] has no effect: requests that end with a 5xx are always logged")
     return tuple(found)
+
+
+def _without_shared_state(spec: LLMRouteSpec) -> list[str]:
+    found = [
+        f"spec.limits[{index}].scope Gateway is counted in each pod: there is no shared state (--shared-state-url)"
+        for index, limit in enumerate(spec.limits or ())
+        if limit.scope == "Gateway"
+    ]
+    found += [
+        f"spec.upstreams[{index}].breaker.scope Gateway has no effect: there is no shared state (--shared-state-url)"
+        for index, upstream in enumerate(spec.upstreams)
+        if upstream.breaker.scope == "Gateway"
+    ]
+    if spec.shared_state is not None:
+        found.append("spec.sharedState has no effect: there is no shared state (--shared-state-url)")
+    return found

@@ -77,6 +77,8 @@ class CompiledUpstream(Compiled, frozen=True):
     retry_percent: Annotated[int, msgspec.Meta(ge=0)] = 20
     retry_burst: Annotated[int, msgspec.Meta(ge=0)] = 10
     """The defaults are for files that an operator without these fields wrote."""
+    breaker_scope: Literal["Gateway"] | msgspec.UnsetType = msgspec.UNSET
+    """Left out for Pod."""
     litellm: CompiledLitellm | msgspec.UnsetType = msgspec.UNSET
     """Left out where it is not set, so that routes without it keep their bytes and their revision."""
 
@@ -143,6 +145,8 @@ class CompiledRoute(Compiled, frozen=True):
     log_sample: tuple[CompiledLogSample, ...]
     prices: dict[str, tuple[_Usd, _Usd]] | msgspec.UnsetType = msgspec.UNSET
     """Model of an upstream, or a prefix with a trailing `*` -> US dollars for a million tokens, in and out."""
+    when_unavailable: Literal["FailClosed"] | msgspec.UnsetType = msgspec.UNSET
+    """Of the shared state. Left out for FailOpen."""
 
 
 class RouteEntry(Compiled, frozen=True):
@@ -154,6 +158,13 @@ class RouteEntry(Compiled, frozen=True):
     generation: int
 
 
+class CompiledSharedState(Compiled, frozen=True):
+    """Where limits of scope Gateway are counted. `secret` names a Secret with SECRET_ENTRIES (shared_state.py)."""
+
+    url: str
+    secret: str | None
+
+
 class CompiledGateway(Compiled, frozen=True):
     """`gateway.json`. Routes stand in order of precedence: the older first."""
 
@@ -162,6 +173,8 @@ class CompiledGateway(Compiled, frozen=True):
     gateway: str
     revision: str
     routes: tuple[RouteEntry, ...]
+    shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET
+    """Left out where there is none, so that gateways without one keep their bytes."""
 
 
 T = TypeVar("T", CompiledRoute, CompiledGateway)
@@ -208,16 +221,27 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def revision_of(entries: Iterable[RouteEntry]) -> str:
-    """The revision of a gateway: 16 hex digits over the digests of its routes, in order of precedence."""
+def revision_of(
+    entries: Iterable[RouteEntry], shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET
+) -> str:
+    """The revision of a gateway: 16 hex digits over the digests of its routes, in order of precedence, and its shared
+    state, if it has one."""
     lines = "".join(f"{entry.file} {entry.digest}\n" for entry in entries)
+    if shared_state:
+        lines += f"sharedState {msgspec.json.encode(shared_state, order='sorted').decode()}\n"
     return digest(f"{SCHEMA_VERSION}\n{lines}".encode())[:16]
 
 
-def index_of(namespace: str, gateway: str, entries: Iterable[RouteEntry]) -> CompiledGateway:
+def index_of(
+    namespace: str,
+    gateway: str,
+    entries: Iterable[RouteEntry],
+    shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET,
+) -> CompiledGateway:
     """What `gateway.json` says, from its entries in order of precedence."""
     entries = tuple(entries)
-    return CompiledGateway(SCHEMA_VERSION, namespace, gateway, revision_of(entries), entries)
+    revision = revision_of(entries, shared_state)
+    return CompiledGateway(SCHEMA_VERSION, namespace, gateway, revision, entries, shared_state)
 
 
 def _entry_of(route: CompiledRoute, data: bytes) -> RouteEntry:
@@ -230,11 +254,14 @@ def size_of(route: CompiledRoute, data: bytes) -> int:
 
 
 def gateway_files(
-    namespace: str, gateway: str, routes: Iterable[tuple[CompiledRoute, bytes]]
+    namespace: str,
+    gateway: str,
+    routes: Iterable[tuple[CompiledRoute, bytes]],
+    shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET,
 ) -> tuple[CompiledGateway, Mapping[str, bytes]]:
     """All files of a gateway, from its routes with their bytes, in order of precedence; and what the index says."""
     routes = list(routes)
-    index = index_of(namespace, gateway, (_entry_of(route, data) for route, data in routes))
+    index = index_of(namespace, gateway, (_entry_of(route, data) for route, data in routes), shared_state)
     files = {entry.file: data for entry, (_, data) in zip(index.routes, routes, strict=True)}
     files[GATEWAY_FILE] = encode(index)
     return index, files

@@ -232,6 +232,12 @@ class Logging(Part):
 _SERVES_NOTHING = "models or defaultUpstream must be set, or the route serves nothing"
 
 
+class SharedState(Part):
+    when_unavailable: Literal["FailOpen", "FailClosed"] = "FailOpen"
+    """`FailOpen`: limits of scope Gateway are counted in each pod meanwhile. `FailClosed`: calls that such a limit
+    applies to are refused with 503."""
+
+
 class LLMRouteSpec(Part):
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -256,6 +262,9 @@ class LLMRouteSpec(Part):
     """Upstream for models that no route of the gateway names; the model's name is passed on as it is."""
     limits: Annotated[list[Limit], Field(min_length=1, max_length=64)] | None = None
     """Limits on the calls to this route's models. All that apply must hold."""
+    shared_state: SharedState | None = None
+    """What becomes of limits of scope Gateway while the server that counts them cannot be reached. Default:
+    FailOpen."""
     prices: Annotated[list[ModelPrice], Field(min_length=1, max_length=256)] | None = None
     """What models cost, for budgets. They count before the gateway's own table of known models."""
     logging: Logging | None = None

@@ -70,6 +70,9 @@ class Breaker(Part):
     """Consecutive failures that open the breaker."""
     reset: Annotated[float, DurationBetween("1ms", "24h")] = 30.0
     """How long it stays open before one request probes the upstream."""
+    scope: Literal["Pod", "Gateway"] = "Pod"
+    """`Pod`: each gateway process finds out for itself. `Gateway`: one that opens tells the others of its gateway,
+    through the shared state."""
 
 
 class RetryBudget(Part):

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from llmroute_contract.scalars import LABEL_PATTERN
+from llmroute_contract.compiled import CompiledSharedState
+from llmroute_contract.scalars import LABEL_PATTERN, SUBDOMAIN_PATTERN
+from llmroute_contract.shared_state import SECRET_ENTRIES, parse_shared_state_url
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,6 +47,18 @@ def _parser() -> argparse.ArgumentParser:
         default=300.0,
         help="how long the emptied ConfigMap of a gateway without routes stays (%(default)s)",
     )
+    controller.add_argument(
+        "--shared-state-url",
+        type=_shared_state_url,
+        metavar="URL",
+        help="Valkey or Redis, where gateways count limits of scope Gateway together: rediss://host:6379/0",
+    )
+    controller.add_argument(
+        "--shared-state-secret",
+        type=_secret,
+        metavar="NAME",
+        help=f"a Secret in each namespace with gateways, for it: {', '.join(SECRET_ENTRIES)}, all optional",
+    )
     controller.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     controller.set_defaults(run=_controller)
     return parser
@@ -55,6 +69,9 @@ def _controller(options: argparse.Namespace) -> int:
     from llmroute_operator.controller.run import run
     from llmroute_operator.controller.settings import CannotStart, Settings
 
+    if options.shared_state_secret is not None and options.shared_state_url is None:
+        print("llmroute-operator: --shared-state-secret needs --shared-state-url", file=sys.stderr)  # noqa: T201
+        return 2
     log.configure(options.log_level)
     settings = Settings(
         namespaces=tuple(dict.fromkeys(options.namespace)),
@@ -63,6 +80,9 @@ def _controller(options: argparse.Namespace) -> int:
         health_port=options.health_port,
         relist_seconds=options.relist_seconds,
         remove_empty_after=timedelta(seconds=options.remove_empty_after_seconds),
+        shared_state=CompiledSharedState(options.shared_state_url, options.shared_state_secret)
+        if options.shared_state_url is not None
+        else None,
     )
     try:
         asyncio.run(run(settings))
@@ -75,6 +95,20 @@ def _controller(options: argparse.Namespace) -> int:
 def _namespace(text: str) -> str:
     if not re.fullmatch(LABEL_PATTERN, text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a namespace's name")
+    return text
+
+
+def _secret(text: str) -> str:
+    if not re.fullmatch(SUBDOMAIN_PATTERN, text) or len(text) > 253:
+        raise argparse.ArgumentTypeError("is not a Secret's name")
+    return text
+
+
+def _shared_state_url(text: str) -> str:
+    try:
+        parse_shared_state_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from llmroute_contract.compile import Compilation, RouteSource, compile_gateway
-from llmroute_contract.compiled import CompiledRoute
+from llmroute_contract.compiled import CompiledRoute, CompiledSharedState
 from llmroute_operator.controller import conditions
 from llmroute_operator.controller.cluster import Cluster, ClusterError, Refused
 from llmroute_operator.controller.conditions import NotWritten, Written
@@ -62,6 +62,7 @@ class Reconciler:
         remove_empty_after: timedelta,
         status_writes: int,
         look_again: Callable[[frozenset[GatewayKey]], None],
+        shared_state: CompiledSharedState | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -71,6 +72,7 @@ class Reconciler:
         self._status_writes = asyncio.Semaphore(status_writes)
         self._look_again = look_again
         """For routes that turn out to have changed while their status was written."""
+        self._shared_state = shared_state
         self._memories: dict[GatewayKey, _Memory] = {}
         self._versions: dict[GatewayKey, str] = {}
 
@@ -87,7 +89,7 @@ class Reconciler:
             return await self._retire(key, present)
         served = served_from(key, present.data) if present is not None else Served()
         memory = self._memories.get(key) or _Memory(served, {})
-        compilation = await asyncio.to_thread(compile_gateway, *key, [_source(route, memory) for route in routes])
+        compilation = await asyncio.to_thread(self._compile, key, [_source(route, memory) for route in routes])
         outcome, failure = await self._program(key, present, served, compilation)
         if failure is None:
             files = {name: data.decode() for name, data in compilation.files.items()}
@@ -97,6 +99,9 @@ class Reconciler:
         if failure is not None:
             raise failure
         return None
+
+    def _compile(self, key: GatewayKey, sources: Sequence[RouteSource]) -> Compilation:
+        return compile_gateway(*key, sources, shared_state=self._shared_state)
 
     # --- the ConfigMap
 
@@ -155,7 +160,7 @@ class Reconciler:
                 _logger.info("ConfigMap removed", extra={"fields": {"gateway": str(key)}})
                 return None
             case keep:
-                empty = compile_gateway(*key, []).files
+                empty = self._compile(key, []).files
                 await self._write(present, want(key, empty, keep.emptied_at))
                 return max(0.0, (keep.due - now).total_seconds())
 

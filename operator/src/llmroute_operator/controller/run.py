@@ -68,6 +68,7 @@ async def _run(settings: Settings, cluster: Cluster) -> None:
         settings.remove_empty_after,
         settings.status_writes,
         workers.add,
+        settings.shared_state,
     )
     relister = Relister(store, cluster, metrics, settings.scopes, settings.relist_seconds, workers.add)
 

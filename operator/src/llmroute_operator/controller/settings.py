@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from llmroute_contract.compiled import CompiledSharedState
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -16,6 +18,8 @@ class Settings:
     health_port: int = 8080
     relist_seconds: float = 300
     remove_empty_after: timedelta = timedelta(seconds=300)
+    shared_state: CompiledSharedState | None = None
+    """Where gateways count what is of scope Gateway; None: each pod for itself."""
     workers: int = 4
     status_writes: int = 8
     """Status writes of one gateway at the same time."""

@@ -27,6 +27,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import msgspec
+
 from llmroute_contract import compiled as c
 from llmroute_sidecar.config.source import Reading, Source, SourceError, TryAgain
 from llmroute_sidecar.snapshot import Snapshot, build
@@ -96,6 +98,8 @@ class Reloader:
 
     source: Source
     clock: Callable[[], float] = time.time
+    shared_state: c.CompiledSharedState | None = None
+    """Overrules what the source says."""
     status: ReloadStatus = field(default_factory=ReloadStatus)
     _seen: Hashable = _NEVER
     """The fingerprint that there is nothing more to learn from."""
@@ -127,7 +131,9 @@ class Reloader:
         if reading.in_trouble and reading == self._incomplete:
             return None
         good, rejections = self._judge(index, reading)
-        revision = c.revision_of(found.entry for found in good.values())
+        revision = c.revision_of((found.entry for found in good.values()), index.shared_state)
+        if self.shared_state is not None:
+            index = msgspec.structs.replace(index, shared_state=self.shared_state)
         snapshot = build(index, [found.route for found in good.values()], reading.secrets, revision)
         self._good, self._rejections = good, rejections
         self._incomplete = reading if reading.in_trouble else None
@@ -214,7 +220,7 @@ def _index(reading: Reading) -> c.CompiledGateway:
         raise SourceError(f"{c.GATEWAY_FILE}: {error}") from None
     if (
         len({entry.name for entry in index.routes}) != len(index.routes)
-        or c.revision_of(index.routes) != index.revision
+        or c.revision_of(index.routes, index.shared_state) != index.revision
     ):
         raise SourceError(f"{c.GATEWAY_FILE}: its revision does not fit its routes; it is half-written or was edited")
     return index
