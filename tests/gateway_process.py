@@ -135,8 +135,15 @@ class GatewayProcess:
         return revision
 
     def memory_kib(self) -> int:
+        return self._memory("VmRSS")
+
+    def peak_memory_kib(self) -> int:
+        """The most that it ever was."""
+        return self._memory("VmHWM")
+
+    def _memory(self, name: str) -> int:
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
+            if line.startswith(name):
                 return int(line.split()[1])
         return 0
 

@@ -11,7 +11,7 @@ ABOUT = """
 # Metrics
 
 `/metrics` is on both ports, in Prometheus' text format. Labels have values from the configuration and words of the
-gateway's own alone, so that no client can make series: `path` is the route's template (`/v1/*` for JSON endpoints that
+gateway's own alone, so that no client can make series: `path` is the route's template (`/v1/*` for other endpoints that
 have no name here, `other` for the rest), `model` and `gen_ai_request_model` the configured name or pattern that the
 model asked for fits (`other`: the default upstream's), `upstream` and `llmroute_upstream` an upstream's name. What the
 numbers mean for a gateway, and what cannot be read from them, is in [telemetry.md](telemetry.md).

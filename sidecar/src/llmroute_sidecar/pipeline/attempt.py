@@ -2,8 +2,9 @@
 not.
 
 A call is in one of two phases. Before the point of no return nothing has gone to the client, and any failure moves on
-to the next try; it is passed at the first content event of a stream, or when a plain answer is complete (or larger
-than is held back). After it nothing is retried: what breaks then ends the answer visibly (`_relay`).
+to the next try; it is passed at the first content event of a stream, with the first bytes of sound, or when a plain
+answer is complete (or larger than is held back). After it nothing is retried: what breaks then ends the answer visibly
+(`_relay`).
 
 What an answer means:
 
@@ -33,7 +34,7 @@ from typing import Literal
 
 import msgspec
 
-from llmroute_sidecar.pipeline.body import RequestFields, rename_model, with_usage_asked_for
+from llmroute_sidecar.pipeline.body import RequestFields, with_usage_asked_for
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import AttemptRecord, error_as_event, stream_error
 from llmroute_sidecar.pipeline.events import Beginning, BeginningScan, WholeEvents
@@ -331,11 +332,7 @@ class AttemptEngine:
         config = upstream.config
         caller = upstream.caller
         assert caller is not None
-        body = (
-            fields.body
-            if candidate.upstream_model == fields.model
-            else rename_model(fields.body, candidate.upstream_model)
-        )
+        body = fields.body if candidate.upstream_model == fields.model else fields.renamed(candidate.upstream_model)
         if call.meter is not None and call.meter.asks_for_usage:
             body = with_usage_asked_for(body)
         query = f"?{call.query}" if call.query else ""
@@ -382,7 +379,9 @@ class AttemptEngine:
                 if beginning is Beginning.CONTENT:
                     return
                 limit, reason = first_token, "first_token_timeout"
-            elif (streamed and exchange.buffer) or len(exchange.buffer) > HOLD_MAX_BYTES:
+            elif len(exchange.buffer) > HOLD_MAX_BYTES or (
+                exchange.buffer and (streamed or _is_played(exchange.headers))
+            ):
                 return
             elif fields.stream or not exchange.buffer:
                 limit, reason = first_token, "first_token_timeout"
@@ -524,6 +523,14 @@ def _is_event_stream(headers: Headers) -> bool:
     for name, value in headers:  # noqa: SIM110 - a generator costs more than the loop
         if name == b"content-type" and value.lower().startswith(b"text/event-stream"):
             return True
+    return False
+
+
+def _is_played(headers: Headers) -> bool:
+    """Whether an answer is sound, which is played as it comes: holding it back would be heard."""
+    for name, value in headers:
+        if name == b"content-type":
+            return value.lower().startswith((b"audio/", b"application/octet-stream"))
     return False
 
 

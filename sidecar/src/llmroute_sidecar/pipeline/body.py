@@ -1,5 +1,5 @@
-"""What the gateway reads of a request's body: `model` and `stream`, and what it changes: `model`, where a target
-renames it.
+"""What the gateway reads of a JSON body (of a form: form.py): `model` and `stream`, and what it changes: `model`, where
+a target renames it.
 
 The body is parsed once, skipping all other fields without building them, and goes on byte for byte. Where its
 top-level `model` could be read differently by another parser (a name that stands twice, or is spelled with escapes or
@@ -12,6 +12,22 @@ from typing import Annotated
 
 import msgspec
 
+from llmroute_sidecar.policy.limits.demand import prompt_tokens
+
+JSON_PATHS = frozenset(
+    {
+        "/v1/audio/speech",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/images/generations",
+        "/v1/messages",
+        "/v1/moderations",
+        "/v1/rerank",
+        "/v1/responses",
+    }
+)
+"""Where a body is JSON and nothing else."""
 MODEL_MAX_LENGTH = 256
 
 
@@ -67,6 +83,15 @@ class RequestFields(msgspec.Struct, frozen=True):
         except msgspec.DecodeError:
             return True  # of a form that is not ours to change
 
+    @property
+    def prompt_tokens(self) -> int:
+        """About how many tokens it has in it; at least one."""
+        return prompt_tokens(self.body)
+
+    def renamed(self, model: str) -> bytes:
+        """The body with another model."""
+        return rename_model(self.body, model)
+
 
 def _count(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
     if isinstance(raw, msgspec.UnsetType):
@@ -102,12 +127,19 @@ def read_fields(body: bytes) -> RequestFields | BadBody:
     except RecursionError:
         return BadBody("the body is nested too deep")
     model = fields.model
-    if not model or len(model) > MODEL_MAX_LENGTH or not model.isprintable():
-        return BadBody(f"model must be a text of 1 to {MODEL_MAX_LENGTH} printable characters", "model")
+    if (wrong := wrong_model(model)) is not None:
+        return wrong
     if body.lower().count(b'"model"') != 1 or b"\\u" in body:
         body = rename_model(body, model)
         fields = _decode(body)  # what stays raw must not keep the other body
     return RequestFields(model, bool(fields.stream), body, fields)
+
+
+def wrong_model(model: str) -> BadBody | None:
+    """Why this can be no model's name."""
+    if not model or len(model) > MODEL_MAX_LENGTH or not model.isprintable():
+        return BadBody(f"model must be a text of 1 to {MODEL_MAX_LENGTH} printable characters", "model")
+    return None
 
 
 def _wrong_field(text: str) -> BadBody:

@@ -45,7 +45,10 @@ TABLE: Mapping[ErrorCode, Row] = {
     "invalid_api_key": Row(401, "invalid_request_error", "authentication_error", "no key, unknown or expired key"),
     "model_not_allowed": Row(403, "invalid_request_error", "permission_error", "the key may not use this model"),
     "invalid_request": Row(
-        400, "invalid_request_error", "invalid_request_error", "not HTTP or not JSON, no model, wrong types, too deep"
+        400,
+        "invalid_request_error",
+        "invalid_request_error",
+        "not HTTP, no JSON or form, no model, wrong types, too deep",
     ),
     "request_too_large": Row(413, "invalid_request_error", "request_too_large", "the body is above the limit"),
     "headers_too_large": Row(431, "invalid_request_error", "invalid_request_error", "the head is above the limit"),

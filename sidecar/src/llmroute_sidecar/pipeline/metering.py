@@ -20,7 +20,7 @@ import msgspec
 from llmroute_sidecar.pipeline.body import RequestFields
 from llmroute_sidecar.pipeline.standing import standing_headers
 from llmroute_sidecar.pipeline.usage import Pieces, Reading, StreamReader, TailReader, Usage
-from llmroute_sidecar.policy.limits.demand import Demand, LearntOutputs, prompt_tokens
+from llmroute_sidecar.policy.limits.demand import Demand, LearntOutputs
 from llmroute_sidecar.policy.limits.ledger import Counter, InLine, Lease, Moment, Use
 from llmroute_sidecar.policy.limits.rules import BudgetLimit, Refused, TokenLimit
 from llmroute_sidecar.policy.limits.slots import Slot, Ticket
@@ -53,7 +53,7 @@ class Metering:
         output = 0
         if path in _WRITES_TEXT:
             output = fields.max_output if fields.max_output is not None else self.learnt.expect(first.entry.name)
-        demand = Demand(prompt_tokens(fields.body), output)
+        demand = Demand(fields.prompt_tokens, output)
         return Meter(self, path, fields, demand, _cost(upstream, first, demand.input, demand.output) or 0, uses)
 
     async def admit(self, meter: "Meter") -> Refused | None:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
-from llmroute_sidecar.pipeline.body import BadBody, RequestFields, read_fields
+from llmroute_sidecar.pipeline.body import JSON_PATHS, BadBody, RequestFields, read_fields
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
+from llmroute_sidecar.pipeline.form import is_form, read_form
 from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.pipeline.metering import Metering
 from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of
@@ -145,7 +146,10 @@ class Gateway:
     async def _serve(self, call: Call, reply: Reply) -> Answer | None:
         serving = call.serving
         assert serving is not None  # `screen` has refused otherwise
-        fields = read_fields(call.body)
+        if call.template not in JSON_PATHS and is_form(call.headers):
+            fields: RequestFields | BadBody = read_form(call.headers, call.body)
+        else:
+            fields = read_fields(call.body)
         if isinstance(fields, BadBody):
             return self.refuse(call, "invalid_request", fields.message, param=fields.param)
         call.body = b""

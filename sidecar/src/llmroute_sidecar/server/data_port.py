@@ -7,8 +7,10 @@ error table.
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 
+from llmroute_sidecar.pipeline.body import JSON_PATHS
 from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
+from llmroute_sidecar.pipeline.form import FORM_PATHS
 from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.server import endpoints
 from llmroute_sidecar.server.connection import Connection
@@ -16,18 +18,7 @@ from llmroute_sidecar.server.head import ServerLimits
 from llmroute_sidecar.server.turn import Turn
 from llmroute_sidecar.telemetry.metrics import Metrics
 
-_KNOWN_POSTS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/messages",
-        "/v1/moderations",
-        "/v1/rerank",
-        "/v1/images/generations",
-    }
-)
+_KNOWN_POSTS = JSON_PATHS | FORM_PATHS
 _READING = ("GET", "HEAD")
 
 

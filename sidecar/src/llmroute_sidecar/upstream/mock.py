@@ -17,6 +17,8 @@ from llmroute_sidecar.upstream.exchange import BrokenReason, Headers, OutgoingRe
 
 _WORDS = ("This answer comes from a mock upstream of llmroute so no model was asked and nothing was spent").split()  # noqa: SIM905 - a sentence reads better than a list
 
+_TRANSCRIBES = frozenset({"/audio/transcriptions", "/audio/translations"})
+
 
 class MockCaller:
     """Answers calls to one mock upstream (`Caller` in exchange.py)."""
@@ -149,6 +151,8 @@ def _plain(tokens: int, request: OutgoingRequest) -> bytes:
             "stop_sequence": None,
             "usage": {"input_tokens": usage["prompt_tokens"], "output_tokens": tokens},
         }
+    elif kind in _TRANSCRIBES:
+        answer = {"text": text, "usage": _sound_usage(usage)}
     elif kind == "/completions":
         choice: dict[str, object] = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": None}
         answer = {"id": "cmpl-mock", "object": "text_completion", **base, "choices": [choice]}
@@ -160,6 +164,31 @@ def _plain(tokens: int, request: OutgoingRequest) -> bytes:
 
 
 def _streamed(tokens: int, request: OutgoingRequest) -> Iterator[bytes]:
+    return (_streamed_transcript if request.path.partition("?")[0] in _TRANSCRIBES else _streamed_chat)(tokens, request)
+
+
+def _streamed_transcript(tokens: int, request: OutgoingRequest) -> Iterator[bytes]:
+    def event(**fields: object) -> bytes:
+        return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+    for word in _words(tokens):
+        yield event(type="transcript.text.delta", delta=word)
+    usage = {"prompt_tokens": _prompt_tokens(request), "completion_tokens": tokens}
+    usage["total_tokens"] = sum(usage.values())
+    yield event(type="transcript.text.done", text="".join(_words(tokens)), usage=_sound_usage(usage))
+
+
+def _sound_usage(usage: dict[str, int]) -> dict[str, object]:
+    """As OpenAI's transcriptions tell it."""
+    return {
+        "type": "tokens",
+        "input_tokens": usage["prompt_tokens"],
+        "output_tokens": usage["completion_tokens"],
+        "total_tokens": usage["total_tokens"],
+    }
+
+
+def _streamed_chat(tokens: int, request: OutgoingRequest) -> Iterator[bytes]:
     created = int(time.time())
 
     def event(delta: dict[str, str], finish: str | None) -> bytes:
