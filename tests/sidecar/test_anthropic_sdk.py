@@ -46,6 +46,23 @@ ENDING = (
     + told("message_stop")
 )
 
+TOOL_USE = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Bonn"}}
+TOOL_MESSAGE = {**MESSAGE, "content": [TOOL_USE], "stop_reason": "tool_use"}
+TOOL_EVENTS = (
+    told("message_start", message={**MESSAGE, "content": [], "stop_reason": None})
+    + told("content_block_start", index=0, content_block={**TOOL_USE, "input": {}})
+    + told("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": '{"city": '})
+    + told("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": '"Bonn"}'})
+    + told("content_block_stop", index=0)
+    + told("message_delta", delta={"stop_reason": "tool_use", "stop_sequence": None}, usage={"output_tokens": 12})
+    + told("message_stop")
+)
+TOOL: anthropic.types.ToolParam = {
+    "name": "weather",
+    "description": "Tells it",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+
 
 class Thinking:
     """Lets the provider's slow answer go on."""
@@ -72,6 +89,11 @@ def provider(thinking: Thinking) -> Iterator[Provider]:
             writer.write(STREAM_HEAD + chunk(BEGINNING + delta("hel")))
             await writer.drain()
             writer.close()
+        elif request.json.get("tools") and "tool_result" not in request.body.decode():
+            if request.json.get("stream"):
+                writer.write(STREAM_HEAD + chunk(TOOL_EVENTS) + END)
+            else:
+                writer.write(response(200, json.dumps(TOOL_MESSAGE).encode()))
         elif request.json.get("stream"):
             if name == "slow":
                 writer.write(STREAM_HEAD + chunk(BEGINNING))
@@ -157,6 +179,30 @@ def test_a_stream_comes_piece_by_piece_and_its_usage_is_counted(
     assert list(stream(client, "good")) == ["hel", "lo"]
     after = gateway.metric("llmroute_tokens_total", model="good", upstream="good", type="output", estimated="false")
     assert after - before == 2
+
+
+def test_a_tool_is_used_and_its_result_is_sent_back(client: anthropic.Anthropic, provider: Provider) -> None:
+    asked: list[Any] = [{"role": "user", "content": "the weather in Bonn?"}]
+    answer = client.messages.create(model="good", max_tokens=50, messages=asked, tools=[TOOL])
+    assert answer.stop_reason == "tool_use"
+    (use,) = answer.content
+    assert use.type == "tool_use"
+    assert (use.name, use.input) == ("weather", {"city": "Bonn"})
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": "rain"}
+    asked += [{"role": "assistant", "content": answer.content}, {"role": "user", "content": [result]}]
+    again = client.messages.create(model="good", max_tokens=50, messages=asked, tools=[TOOL])
+    assert again.content[0].type == "text"
+    assert provider.requests[-1].json["tools"] == [TOOL]
+
+
+def test_a_tools_input_comes_piece_by_piece(client: anthropic.Anthropic) -> None:
+    asked: list[Any] = [{"role": "user", "content": "the weather in Bonn?"}]
+    with client.messages.stream(model="good", max_tokens=50, messages=asked, tools=[TOOL]) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
+        (use,) = stream.get_final_message().content
+    assert "".join(pieces) == '{"city": "Bonn"}'
+    assert use.type == "tool_use"
+    assert use.input == {"city": "Bonn"}
 
 
 def test_an_overloaded_provider_is_fallen_back_from(client: anthropic.Anthropic) -> None:
