@@ -12,7 +12,6 @@ from llmroute_contract.compile import Compilation, RouteSource, Verdict, compile
 from llmroute_contract.problem import Problem
 from llmroute_contract.status import LLMRouteStatus
 from llmroute_operator.controller.conditions import (
-    MESSAGE_MAX,
     NotWritten,
     Written,
     says,
@@ -21,6 +20,7 @@ from llmroute_operator.controller.conditions import (
 )
 from llmroute_operator.controller.configmap import Served, served_from
 from llmroute_operator.controller.route import GatewayKey, Route, read_route
+from llmroute_operator.controller.said import MESSAGE_MAX
 from tests.contract.routes import Document, model
 from tests.operator.documents import route_document
 
@@ -197,7 +197,7 @@ def test_a_transition_keeps_its_time_until_the_status_changes() -> None:
 def test_a_status_that_is_there_already_is_not_written_again() -> None:
     route = parsed(route_document())
     status = told(route, compiled(route))
-    foreign = {**status, "sidecars": {"total": 2}, "conditions": [*status["conditions"], {"type": "Synced"}]}
+    foreign = {**status, "note": "another's", "conditions": [*status["conditions"], {"type": "Reviewed"}]}
     assert says(foreign, status)
     assert not says({}, status)
     assert not says({**status, "revision": ""}, status)

@@ -96,9 +96,11 @@ def test_kubectl_get_shows_every_column(controller: ControllerProcess, namespace
     assert row.split()[:3] == ["chat", "front", "True"]
     head, row = namespace.kubectl("get", "llmr", "-o", "wide").splitlines()
     assert head.split() == ["NAME", "GATEWAY", "ACCEPTED", "SYNCED", "PROGRAMMED", "REVISION", "AGE"]
-    cells = row.split()  # Synced is empty: that is told by a later version
-    assert cells[:5] == ["chat", "front", "True", "True", revision]
-    assert len(cells) == 6
+    namespace.wait(lambda: "0/0" in namespace.kubectl("get", "llmr"), "the pods to be counted")
+    row = namespace.kubectl("get", "llmr", "-o", "wide").splitlines()[1]
+    cells = row.split()
+    assert cells[:6] == ["chat", "front", "True", "0/0", "True", revision]
+    assert len(cells) == 7
 
 
 def test_kubectl_can_wait_for_a_route(controller: ControllerProcess, namespace: Namespace) -> None:

@@ -18,6 +18,7 @@ from tests.operator.controller_process import (
     start,
 )
 from tests.operator.namespace import Namespace, route
+from tests.operator.pods import make_pods, pod, runs_at
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -31,17 +32,66 @@ def rules(path: Path) -> list[dict[str, Any]]:
     raise AssertionError(f"{path} has no role")
 
 
-RIGHTS = [(verb, resource) for rule in rules(CLUSTER_RBAC) for resource in rule["resources"] for verb in rule["verbs"]]
+BOTH = (CLUSTER_RBAC, NAMESPACE_RBAC)
+RIGHTS = [
+    (verb, resource) for rule in rules(NAMESPACE_RBAC) for resource in rule["resources"] for verb in rule["verbs"]
+]
 
 
 def test_the_role_of_a_namespace_has_the_rules_of_the_cluster_role() -> None:
-    assert rules(NAMESPACE_RBAC) == rules(CLUSTER_RBAC)
+    """But for namespaces: a Role reaches its own alone, by `get`."""
+    alike = [[rule for rule in rules(path) if rule["resources"] != ["namespaces"]] for path in BOTH]
+    assert alike[0] == alike[1]
+    namespaces = [[rule["verbs"] for rule in rules(path) if rule["resources"] == ["namespaces"]] for path in BOTH]
+    assert namespaces == [[["list"]], [["get"]]]
 
 
-def test_no_rule_has_a_wildcard_or_reaches_secrets_or_pods() -> None:
-    text = json.dumps(rules(CLUSTER_RBAC))
-    for word in ("*", "secret", "pods", "escalate", "impersonate"):
-        assert word not in text
+def test_no_rule_has_a_wildcard_or_reaches_secrets_or_into_pods() -> None:
+    for path in BOTH:
+        text = json.dumps(rules(path))
+        for word in ("*", "secret", "pods/exec", "pods/proxy", "pods/log", "escalate", "impersonate"):
+            assert word not in text
+
+
+def test_the_service_account_may_do_what_its_rules_say_and_nothing_else(
+    controller: ControllerProcess, control_plane: ControlPlane, namespace: Namespace
+) -> None:
+    """By the API server's own account, of one in whom nothing but the rules of every authenticated user is added."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace.name},
+    }
+
+    def allowed(account: str) -> set[tuple[str, str, str]]:
+        done = control_plane.kubectl(
+            "create",
+            "--validate=false",
+            "-o",
+            "json",
+            "-f",
+            "-",
+            f"--kubeconfig={control_plane.kubeconfig_for(account)}",
+            input=json.dumps(review),
+        )
+        return {
+            (group, resource, verb)
+            for rule in json.loads(done.stdout)["status"]["resourceRules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+    control_plane.kubectl("create", "serviceaccount", "nobody", "-n", namespace.name)
+    everybody = allowed(f"system:serviceaccount:{namespace.name}:nobody")
+    wanted = {
+        (group, resource, verb)
+        for rule in rules(CLUSTER_RBAC)
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert allowed(SERVICE_ACCOUNT) - everybody == wanted
 
 
 FORBIDDEN = [
@@ -49,7 +99,11 @@ FORBIDDEN = [
     ("list", "secrets"),
     ("watch", "secrets"),
     ("get", "pods"),
-    ("list", "pods"),
+    ("patch", "pods"),
+    ("update", "pods/status"),
+    ("delete", "pods"),
+    ("get", "pods/proxy"),
+    ("get", "pods/log"),
     ("create", "pods/exec"),
     ("get", "llmroutes.llmroute.dev"),
     ("update", "llmroutes.llmroute.dev"),
@@ -59,7 +113,9 @@ FORBIDDEN = [
     ("update", "configmaps"),
     ("deletecollection", "configmaps"),
     ("create", "events"),
-    ("list", "namespaces"),
+    ("get", "namespaces"),
+    ("watch", "namespaces"),
+    ("patch", "namespaces"),
     ("list", "customresourcedefinitions.apiextensions.k8s.io"),
     ("create", "serviceaccounts/token"),
     ("patch", "clusterroles.rbac.authorization.k8s.io"),
@@ -101,6 +157,8 @@ def test_every_right_is_needed(control_plane: ControlPlane, namespace: Namespace
         },
     }
     namespace.apply(route("chat"), left_over)
+    make_pods(namespace, pod("web-1"))
+    runs_at(namespace, "web-1", "127.0.9.10")
     controller = start(control_plane, "--namespace", namespace.name)
     try:
         kind = resource.partition("/")[0]
@@ -110,3 +168,22 @@ def test_every_right_is_needed(control_plane: ControlPlane, namespace: Namespace
         )
     finally:
         controller.close()
+
+
+def test_the_right_to_list_namespaces_is_needed_where_the_whole_cluster_is_looked_after(
+    control_plane: ControlPlane,
+) -> None:
+    grant_rights(control_plane, [])
+    kept = [rule for rule in rules(CLUSTER_RBAC) if rule["resources"] != ["namespaces"]]
+    patch = json.dumps({"rules": kept})
+    control_plane.kubectl("patch", "clusterrole", "llmroute-controller", "--type=merge", "-p", patch)
+    controller = start(control_plane)
+    try:
+        wait_until(
+            lambda: 'cannot list resource "namespaces"' in controller.log_path.read_text().replace("\\", ""),
+            "the refusal",
+            60,
+        )
+    finally:
+        controller.close()
+        grant_rights(control_plane, [])

@@ -53,7 +53,7 @@ server-side apply merges entries instead of replacing the list."""
 _COLUMNS = (
     ("Gateway", "string", ".spec.gateway", 0, "The gateway that serves the route"),
     ("Accepted", "string", '.status.conditions[?(@.type=="Accepted")].status', 0, "Whether the spec is served"),
-    ("Synced", "string", '.status.conditions[?(@.type=="Synced")].status', 0, "Whether every pod serves it"),
+    ("Synced", "string", ".status.sidecars.summary", 0, "How many of its pods serve the newest revision"),
     ("Programmed", "string", '.status.conditions[?(@.type=="Programmed")].status', 1, "Whether it is in the ConfigMap"),
     ("Revision", "string", ".status.revision", 1, "The gateway's revision"),
     ("Age", "date", ".metadata.creationTimestamp", 0, ""),

@@ -12,7 +12,8 @@ class Condition(Part):
     """A condition as Kubernetes' own types have it (`metav1.Condition`)."""
 
     type: Annotated[str, StringConstraints(max_length=316)]
-    """Accepted, ResolvedRefs, Programmed or Synced."""
+    """Accepted, ResolvedRefs, Programmed or Synced; while there is reason to, PodRestartRequired and
+    PodsWithoutGateway."""
     status: Literal["True", "False", "Unknown"]
     """Whether the condition holds."""
     observed_generation: int = 0
@@ -42,6 +43,8 @@ class Sidecars(Part):
     """Pods that serve this gateway."""
     synced: int = 0
     """Those that serve its current revision."""
+    summary: Annotated[str, StringConstraints(max_length=32)] = ""
+    """Both, as `kubectl get` shows them: `11/12`."""
     samples: Annotated[list[SidecarSample], Field(max_length=5)] | None = None
     """Up to five that do not."""
 

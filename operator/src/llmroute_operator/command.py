@@ -59,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"a Secret in each namespace with gateways, for it: {', '.join(SECRET_ENTRIES)}, all optional",
     )
+    controller.add_argument(
+        "--touch-pods-per-second",
+        type=_not_negative,
+        default=50.0,
+        help="after a change, annotate so many pods a second, which brings it to them within a second instead of "
+        "kubelet's minute (%(default)s; 0: none)",
+    )
     controller.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     controller.set_defaults(run=_controller)
     return parser
@@ -83,6 +90,7 @@ def _controller(options: argparse.Namespace) -> int:
         shared_state=CompiledSharedState(options.shared_state_url, options.shared_state_secret)
         if options.shared_state_url is not None
         else None,
+        touches_per_second=options.touch_pods_per_second,
     )
     try:
         asyncio.run(run(settings))

@@ -1,14 +1,17 @@
 """What a route's status should say, and whether it says so already. Pure.
 
 Accepted:      is this generation served, as the person wrote it? If not: each field, why, and what is served instead.
-ResolvedRefs:  does every name that the route uses exist?
+ResolvedRefs:  does every name that the route uses exist, and every Secret, in the pods?
 Programmed:    does the gateway's ConfigMap hold this generation?
+
+What comes of the pods beside that (Synced and others, `sidecars`) is `fleet/conditions.py`'s. While too little is known
+of them, what was said of them stays as it is.
 
 Each is said of the generation that was looked at (`observedGeneration`). Other conditions in the list are of other
 hands and left alone: server-side apply merges the list by type.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -17,13 +20,14 @@ from llmroute_contract.compile import Verdict
 from llmroute_contract.compiled import configmap_name
 from llmroute_contract.llmroute import API_VERSION, KIND
 from llmroute_operator.controller.configmap import Served, timestamp
+from llmroute_operator.controller.fleet.conditions import Facts, conditions_of_pods, sidecars_of, unresolved
 from llmroute_operator.controller.route import Route
-
-MESSAGE_MAX = 8192
-"""Characters of a message: a quarter of what the CRD allows, for a message is read by a person and stored with each
-route."""
+from llmroute_operator.controller.said import Condition, message
 
 UNRESOLVED = ("UnknownUpstream", "UnknownFallback", "UnknownModel")
+OF_PODS = ("Synced", "PodRestartRequired", "PodsWithoutGateway")
+UNRESOLVED_IN_PODS = ("SecretMissing", "UpstreamUnavailable")
+"""Reasons of ResolvedRefs that only pods can tell."""
 TOLD_NOT_REFUSED = "UnknownModel"
 """Does not keep a route from being accepted: the model may come yet."""
 
@@ -46,17 +50,20 @@ class NotWritten:
     served: Served
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    type: Literal["Accepted", "ResolvedRefs", "Programmed"]
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str
-
-
-def conditions_of(route: Route, verdict: Verdict, outcome: Written | NotWritten) -> tuple[Condition, ...]:
+def conditions_of(
+    route: Route, verdict: Verdict, outcome: Written | NotWritten, facts: Facts | None
+) -> tuple[Condition, ...]:
     serving = _serving(route, verdict, outcome)
-    return _accepted(route, verdict, serving), _resolved(route, verdict), _programmed(route, serving, outcome)
+    return (
+        _accepted(route, verdict, serving),
+        _resolved(route, verdict, _revision(outcome), facts),
+        _programmed(route, serving, outcome),
+        *(conditions_of_pods(route, _revision(outcome), facts) if facts is not None else ()),
+    )
+
+
+def _revision(outcome: Written | NotWritten) -> str:
+    return outcome.revision if isinstance(outcome, Written) else outcome.served.revision
 
 
 def _serving(route: Route, verdict: Verdict, outcome: Written | NotWritten) -> int | None:
@@ -68,7 +75,7 @@ def _accepted(route: Route, verdict: Verdict, serving: int | None) -> Condition:
     inactive = [f"Not acted on: {'; '.join(verdict.inactive)}."] if verdict.inactive else []
     if verdict.accepted:
         return Condition(
-            "Accepted", "True", "Accepted", _message([f"Generation {route.generation} is accepted.", *inactive])
+            "Accepted", "True", "Accepted", message([f"Generation {route.generation} is accepted.", *inactive])
         )
     problems = [problem for problem in verdict.problems if problem.reason != TOLD_NOT_REFUSED]
     if serving is None:
@@ -81,18 +88,26 @@ def _accepted(route: Route, verdict: Verdict, serving: int | None) -> Condition:
         "Accepted",
         "False",
         problems[0].reason,
-        _message([f"{problem}." for problem in problems], served, *inactive),
+        message([f"{problem}." for problem in problems], served, *inactive),
     )
 
 
-def _resolved(route: Route, verdict: Verdict) -> Condition:
+def _resolved(route: Route, verdict: Verdict, revision: str, facts: Facts | None) -> Condition:
     problems = [problem for problem in verdict.problems if problem.reason in UNRESOLVED]
     if problems:
-        return Condition("ResolvedRefs", "False", problems[0].reason, _message([f"{problem}." for problem in problems]))
+        return Condition("ResolvedRefs", "False", problems[0].reason, message([f"{problem}." for problem in problems]))
     if isinstance(route.spec, tuple):
         return Condition(
             "ResolvedRefs", "Unknown", "Invalid", "The spec cannot be read, so its names were not looked up."
         )
+    if facts is None:
+        said = _conditions_in(route.status).get("ResolvedRefs", {})
+        if said.get("reason") in UNRESOLVED_IN_PODS:
+            return Condition("ResolvedRefs", "False", said["reason"], said["message"])
+    else:
+        reason, sentences = unresolved(route, revision, facts.standings)
+        if sentences:
+            return Condition("ResolvedRefs", "False", reason, message(sentences))
     return Condition("ResolvedRefs", "True", "ResolvedRefs", "Every name that the route uses exists.")
 
 
@@ -100,63 +115,69 @@ def _programmed(route: Route, serving: int | None, outcome: Written | NotWritten
     name = configmap_name(route.gateway)
     if isinstance(outcome, NotWritten):
         held = f"generation {serving}" if serving is not None else "nothing of this route"
-        return Condition("Programmed", "False", outcome.reason, _message([outcome.message], f"{name} holds {held}."))
+        return Condition("Programmed", "False", outcome.reason, message([outcome.message], f"{name} holds {held}."))
     if serving == route.generation:
         return Condition("Programmed", "True", "Programmed", f"ConfigMap {name} holds generation {serving}.")
     if serving is None:
-        message = f"ConfigMap {name} holds nothing of this route."
+        held = f"ConfigMap {name} holds nothing of this route."
     else:
-        message = f"ConfigMap {name} holds generation {serving}, not {route.generation}."
-    return Condition("Programmed", "False", "NotAccepted", message)
-
-
-def _message(sentences: Sequence[str], *last: str) -> str:
-    """As many of `sentences` as fit, how many more there are, and `last` in any case."""
-    ending = " ".join(last)[: MESSAGE_MAX // 2]
-    room = MESSAGE_MAX - len(ending) - 32
-    told: list[str] = []
-    for place, sentence in enumerate(sentences):
-        if len(sentence) >= room:
-            if not told:
-                told.append(f"{sentence[: room - 4]} ...")
-                place += 1  # noqa: PLW2901 - this one is told, if not to its end
-            if place < len(sentences):
-                told.append(f"And {len(sentences) - place} more.")
-            break
-        room -= len(sentence) + 1
-        told.append(sentence)
-    return " ".join([*told, ending]) if ending else " ".join(told)
+        held = f"ConfigMap {name} holds generation {serving}, not {route.generation}."
+    return Condition("Programmed", "False", "NotAccepted", held)
 
 
 # --- the status document
 
 
-def status_of(route: Route, verdict: Verdict, outcome: Written | NotWritten, now: datetime) -> Status:
+def status_of(
+    route: Route, verdict: Verdict, outcome: Written | NotWritten, now: datetime, facts: Facts | None = None
+) -> Status:
     """`status`, as far as it is ours. A condition that says what it said keeps the time of its last transition."""
     before = _conditions_in(route.status)
+    conditions = [
+        {
+            "type": condition.type,
+            "status": condition.status,
+            "observedGeneration": route.generation,
+            "lastTransitionTime": _transition(before.get(condition.type), condition, now),
+            "reason": condition.reason,
+            "message": condition.message,
+        }
+        for condition in conditions_of(route, verdict, outcome, facts)
+    ]
+    if facts is None:
+        conditions += [dict(before[kind]) for kind in OF_PODS if kind in before]
+        sidecars = route.status.get("sidecars")
+    else:
+        sidecars = sidecars_of(_revision(outcome), facts.standings)
     return {
         "observedGeneration": route.generation,
-        "conditions": [
-            {
-                "type": condition.type,
-                "status": condition.status,
-                "observedGeneration": route.generation,
-                "lastTransitionTime": _transition(before.get(condition.type), condition, now),
-                "reason": condition.reason,
-                "message": condition.message,
-            }
-            for condition in conditions_of(route, verdict, outcome)
-        ],
-        "revision": outcome.revision if isinstance(outcome, Written) else outcome.served.revision,
+        "conditions": conditions,
+        "revision": _revision(outcome),
+        **({"sidecars": sidecars} if sidecars is not None else {}),
     }
 
 
 def says(present: Mapping[str, Any], wanted: Status) -> bool:
-    """Whether `present` says all that is `wanted`."""
+    """Whether `present` says all that is `wanted`, and nothing of ours beside it."""
     before = _conditions_in(present)
-    return all(present.get(name) == wanted[name] for name in ("observedGeneration", "revision")) and all(
-        condition.items() <= before.get(condition["type"], {}).items() for condition in wanted["conditions"]
+    said = {condition["type"] for condition in wanted["conditions"]}
+    return (
+        all(present.get(name) == wanted.get(name) for name in ("observedGeneration", "revision", "sidecars"))
+        and all(condition.items() <= before.get(condition["type"], {}).items() for condition in wanted["conditions"])
+        and not any(kind in before and kind not in said for kind in OF_PODS)
     )
+
+
+def without_pods(status: Mapping[str, Any]) -> tuple[object, ...]:
+    """What of a status another's change to is put back at once. What pods told is not in it: two controllers that see
+    them differently for a while (one cannot reach them, say) would write against each other as fast as they can. It is
+    looked at when there is news of a pod, and at each relist."""
+    told = tuple(
+        condition
+        for condition in status.get("conditions") or ()
+        if condition.get("type") not in OF_PODS and condition.get("reason") not in UNRESOLVED_IN_PODS
+    )
+    return status.get("observedGeneration"), status.get("revision"), told
 
 
 def status_manifest(route: Route, status: Status) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The controller's own metrics. Owns names, labels and buckets; who observes what stands where it happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-WriteKind = Literal["ConfigMap", "LLMRouteStatus"]
+WriteKind = Literal["ConfigMap", "LLMRouteStatus", "PodStatus"]
 ReconcileResult = Literal["success", "error"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -27,6 +29,7 @@ class Metrics:
         self._relists = self._counter("relists", "Full reads of all routes and ConfigMaps.", "result")
         self._reconciles = self._counter("reconciles", "Reconciled gateways.", "result")
         self._writes = self._counter("writes", "Writes to the API server that it took.", "kind")
+        self._asked = self._counter("pod_questions", "Times that a pod's gateway was asked for its status.", "result")
         self._seconds = Histogram(
             "llmroute_controller_reconcile_seconds",
             "Time to reconcile one gateway.",
@@ -37,7 +40,8 @@ class Metrics:
         for result in ("success", "error"):
             self._reconciles.labels(result)
             self._relists.labels(result)
-        for kind in ("ConfigMap", "LLMRouteStatus"):
+            self._asked.labels(result)
+        for kind in ("ConfigMap", "LLMRouteStatus", "PodStatus"):
             self._writes.labels(kind)
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -55,6 +59,12 @@ class Metrics:
     def show_silence(self, watch: str, seconds: Callable[[], float]) -> None:
         self._silence.labels(watch).set_function(seconds)
 
+    def show_pods(self, counts: Callable[[], Mapping[str, int]], without: Callable[[], Mapping[str, int]]) -> None:
+        self.registry.register(_Pods(counts, without))
+
+    def asked(self, result: ReconcileResult) -> None:
+        self._asked.labels(result).inc()
+
     def reconciled(self, result: ReconcileResult, seconds: float) -> None:
         self._reconciles.labels(result).inc()
         self._seconds.observe(seconds)
@@ -69,3 +79,27 @@ class Metrics:
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _Pods(Collector):
+    """Read when somebody asks. Only namespaces that have such a pod are labels."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, int]], without: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+        self._without = without
+
+    def collect(self) -> Iterator[Metric]:
+        pods = GaugeMetricFamily(
+            "llmroute_controller_pods", "Pods with a gateway, by how they stand to its revision.", labels=["state"]
+        )
+        for state, count in self._counts().items():
+            pods.add_metric([state], count)
+        yield pods
+        without = GaugeMetricFamily(
+            "llmroute_controller_pods_without_gateway",
+            "Pods that ask for a gateway and have none.",
+            labels=["namespace"],
+        )
+        for namespace, count in self._without().items():
+            without.add_metric([namespace], count)
+        yield without

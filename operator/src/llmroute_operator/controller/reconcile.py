@@ -5,6 +5,7 @@ reads one ConfigMap and writes nothing. Who calls when is the queue's; every dec
 (`compile`, `configmap`, `conditions`).
 
     routes of the key ─► compile, with the forms last accepted ─► ConfigMap ─► status of each route
+                                                                      └─► the fleet: pods that are behind
 """
 
 import asyncio
@@ -31,6 +32,8 @@ from llmroute_operator.controller.configmap import (
     served_from,
     want,
 )
+from llmroute_operator.controller.fleet.conditions import Facts
+from llmroute_operator.controller.fleet.fleet import Fleet
 from llmroute_operator.controller.metrics import Metrics
 from llmroute_operator.controller.route import GatewayKey, Route
 from llmroute_operator.controller.store import RouteStore
@@ -58,6 +61,7 @@ class Reconciler:
         store: RouteStore,
         cluster: Cluster,
         metrics: Metrics,
+        fleet: Fleet,
         now: Callable[[], datetime],
         remove_empty_after: timedelta,
         status_writes: int,
@@ -67,6 +71,7 @@ class Reconciler:
         self._store = store
         self._cluster = cluster
         self._metrics = metrics
+        self._fleet = fleet
         self._now = now
         self._remove_empty_after = remove_empty_after
         self._status_writes = asyncio.Semaphore(status_writes)
@@ -95,7 +100,8 @@ class Reconciler:
             files = {name: data.decode() for name, data in compilation.files.items()}
             uids = {route.name.name: route.uid for route in routes}
             self._memories[key] = _Memory(served_from(key, files), uids)
-        await self._tell(routes, compilation, outcome)
+            self._fleet.holds(key, compilation.revision)
+        await self._tell(routes, compilation, outcome, self._fleet.facts(key))
         if failure is not None:
             raise failure
         return None
@@ -150,6 +156,7 @@ class Reconciler:
     async def _retire(self, key: GatewayKey, present: Present | None) -> float | None:
         """A gateway without routes: emptied, and later removed."""
         self._memories.pop(key, None)
+        self._fleet.forget(key)
         if present is None:
             self._versions.pop(key, None)
             return None
@@ -166,18 +173,22 @@ class Reconciler:
 
     # --- the routes
 
-    async def _tell(self, routes: Sequence[Route], compilation: Compilation, outcome: Written | NotWritten) -> None:
+    async def _tell(
+        self, routes: Sequence[Route], compilation: Compilation, outcome: Written | NotWritten, facts: Facts | None
+    ) -> None:
         """All of them, whatever happens to one; then the first failure is raised."""
         done = await asyncio.gather(
-            *(self._tell_one(route, compilation, outcome) for route in routes), return_exceptions=True
+            *(self._tell_one(route, compilation, outcome, facts) for route in routes), return_exceptions=True
         )
         for failure in done:
             if isinstance(failure, BaseException):
                 raise failure
 
-    async def _tell_one(self, route: Route, compilation: Compilation, outcome: Written | NotWritten) -> None:
+    async def _tell_one(
+        self, route: Route, compilation: Compilation, outcome: Written | NotWritten, facts: Facts | None
+    ) -> None:
         verdict = compilation.verdicts[route.name.name]
-        status = conditions.status_of(route, verdict, outcome, self._now())
+        status = conditions.status_of(route, verdict, outcome, self._now(), facts)
         if conditions.says(route.status, status):
             return
         async with self._status_writes:

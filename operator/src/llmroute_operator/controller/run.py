@@ -2,7 +2,8 @@
 
 kopf's watch of LLMRoutes ─┐                                      ┌─► ConfigMap
 full relist ───────────────┼─► store ─► queue ─► workers ─► reconcile
-watch of our ConfigMaps ───┘                                      └─► status of each route ─► store
+watch of our ConfigMaps ───┤                                      ├─► status of each route ─► store
+fleet: pods, asked ────────┘                                      └─► fleet: pods, touched
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any
 from kubernetes.aio.config import ConfigException
 
 from llmroute_operator.controller.cluster import Cluster, Document, load_configuration
+from llmroute_operator.controller.fleet.fleet import Fleet, watch_name
 from llmroute_operator.controller.health import health_application, serving
 from llmroute_operator.controller.life import SignsOfLife
 from llmroute_operator.controller.metrics import Metrics
@@ -53,17 +55,20 @@ async def run(settings: Settings) -> None:
 async def _run(settings: Settings, cluster: Cluster) -> None:
     metrics = Metrics(VERSION)
     configmap_watches = {scope: f"configmaps/{scope}" if scope else "configmaps" for scope in settings.scopes}
-    life = SignsOfLife([WATCH, *configmap_watches.values()], time.monotonic, SILENCE_MAX_SECONDS)
+    pod_watches = [watch_name(scope) for scope in settings.scopes]
+    life = SignsOfLife([WATCH, *configmap_watches.values(), *pod_watches], time.monotonic, SILENCE_MAX_SECONDS)
     store = RouteStore()
 
     async def reconcile(key: GatewayKey) -> float | None:
         return await reconciler.reconcile(key)
 
     workers = Workers("reconcile", reconcile, metrics.reconciled, RECONCILE_REST_SECONDS)
+    fleet = Fleet(cluster, metrics, life, settings.scopes, settings.touches_per_second, workers.add)
     reconciler = Reconciler(
         store,
         cluster,
         metrics,
+        fleet,
         lambda: datetime.now(UTC),
         settings.remove_empty_after,
         settings.status_writes,
@@ -82,16 +87,22 @@ async def _run(settings: Settings, cluster: Cluster) -> None:
     routes = RouteWatch(settings.kubeconfig, settings.scopes, cluster, life, on_route, relister.want)
     configmaps = [ConfigMapWatch(cluster, scope, name, life, on_configmap) for scope, name in configmap_watches.items()]
     metrics.show(lambda: workers.depth, lambda: workers.running, lambda: len(store))
-    for watch in (WATCH, *configmap_watches.values()):
+    for watch in (WATCH, *configmap_watches.values(), *pod_watches):
         metrics.show_silence(watch, lambda watch=watch: life.silences()[watch])  # type: ignore[misc]
 
     async def work() -> None:
         await relister.synced.wait()
+        await fleet.until_listed()
         await workers.run(settings.workers)
 
     application = health_application(life, metrics)
     async with serving(application, settings.health_host, settings.health_port):
-        await _until_signal(routes.run(), relister.run(), work(), *(watch.run() for watch in configmaps))
+        try:
+            await _until_signal(
+                routes.run(), relister.run(), work(), *(watch.run() for watch in configmaps), *fleet.parts()
+            )
+        finally:
+            await fleet.close()
 
 
 async def _until_signal(*parts: Coroutine[Any, Any, None]) -> None:

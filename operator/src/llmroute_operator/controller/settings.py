@@ -23,6 +23,8 @@ class Settings:
     workers: int = 4
     status_writes: int = 8
     """Status writes of one gateway at the same time."""
+    touches_per_second: float = 50.0
+    """Pods touched after a change of their gateway, so that kubelet brings it to them at once; 0: none."""
 
     @property
     def scopes(self) -> Sequence[str | None]:

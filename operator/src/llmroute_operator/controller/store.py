@@ -10,6 +10,7 @@ heard of a route since it began.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from llmroute_operator.controller.conditions import without_pods
 from llmroute_operator.controller.route import GatewayKey, Route, RouteName, is_going, is_older, name_of, read_route
 
 Document = Mapping[str, Any]
@@ -107,4 +108,4 @@ class RouteStore:
 
 def _matters(route: Route) -> object:
     """What a reconcile depends on: not labels and annotations, not who manages which field."""
-    return route.uid, route.generation, route.created, route.status
+    return route.uid, route.generation, route.created, without_pods(route.status)

@@ -35,6 +35,15 @@ class UnavailableUpstream(BaseModel):
     reason: str
 
 
+class MissingSecretEntry(BaseModel):
+    """What the controller tells in the route's conditions. `key` is null where the whole Secret is missing."""
+
+    route: str
+    field: str
+    secret: str
+    key: str | None
+
+
 class LitellmWorker(BaseModel):
     """The process behind a litellm:// upstream."""
 
@@ -65,6 +74,8 @@ class Status(BaseModel):
     routes: list[RouteState]
     models: list[str]
     missing_secrets: list[str]
+    missing_secret_entries: list[MissingSecretEntry]
+    """The same, for programs."""
     unavailable_upstreams: list[UnavailableUpstream]
     litellm_workers: list[LitellmWorker]
     problems: list[str]
@@ -134,6 +145,10 @@ def _status(gateway: Gateway, reload: ReloadStatus, version: str, workers: Worke
         ],
         models=sorted(snapshot.model_names) if snapshot else [],
         missing_secrets=list(reload.missing_secrets),
+        missing_secret_entries=[
+            MissingSecretEntry(route=one.route, field=one.field, secret=one.secret, key=one.key)
+            for one in (snapshot.missing_secrets if snapshot else ())
+        ],
         unavailable_upstreams=unavailable,
         litellm_workers=[
             LitellmWorker(

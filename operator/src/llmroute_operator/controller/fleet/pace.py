@@ -1,0 +1,47 @@
+"""How soon a sidecar is asked again, and how fast pods are touched. Pure: clock and dice are the caller's."""
+
+from llmroute_operator.controller.backoff import backoff
+
+STEADY_SECONDS = 300.0
+"""Between two questions while all is well: for what a pod finds out by itself (a Secret that went, say)."""
+TROUBLED_SECONDS = 30.0
+"""While it serves what it should, and tells of trouble."""
+BEHIND_SECONDS = (0.5, 20.0)
+"""While it serves another revision, least and most: half of the time that it has had so far."""
+UNREACHABLE_MOST_SECONDS = 60.0
+AFTER_TOUCH_SECONDS = 0.6
+"""A touched pod has its new files after 0.3 to 0.4 s (measured), and its gateway looks once a second."""
+UNTOUCHED_SECONDS = 5.0
+"""After a change, for pods that are not touched: kubelet comes by itself within a minute and a half."""
+
+
+def jittered(seconds: float, dice: float) -> float:
+    """Up to half of it off, so that pods asked together spread out."""
+    return seconds * (1 - dice / 2)
+
+
+def ask_again_in(*, is_current: bool, is_whole: bool, behind_for: float, dice: float) -> float:
+    """Seconds, after an answer."""
+    if not is_current:
+        least, most = BEHIND_SECONDS
+        return jittered(min(most, max(least, behind_for / 2)), dice)
+    return jittered(STEADY_SECONDS if is_whole else TROUBLED_SECONDS, dice)
+
+
+def ask_unreachable_in(failures: int, dice: float) -> float:
+    """Seconds, after the `failures`-th time in a row without an answer."""
+    return backoff(failures + 2, dice, UNREACHABLE_MOST_SECONDS)
+
+
+class Pace:
+    """At most `per_second` of something, after a first burst of as many."""
+
+    def __init__(self, per_second: float, now: float) -> None:
+        self._gap = 1.0 / per_second
+        self._burst = 1.0
+        self._next = now - self._burst
+
+    def wait(self, now: float) -> float:
+        """Seconds until the caller may go ahead; its place is taken by asking."""
+        self._next = max(self._next, now - self._burst) + self._gap
+        return max(0.0, self._next - now)
