@@ -58,8 +58,9 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## the gateway beside nginx, Envoy, LiteLLM and Portkey, as ratios in one run (BENCH=--help)
+bench: setup ## the gateway beside nginx, Envoy, LiteLLM and Portkey; an hour's traffic in minutes (BENCH=--help)
 	@$(BIN)/python -m bench $(BENCH)
+	@$(BIN)/python -m bench.mixed
 
 generate: setup ## files that have a source in the code: the CRD and some of docs/
 	@$(BIN)/python -m tools.generate

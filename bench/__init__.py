@@ -31,5 +31,6 @@ the sources of this tree; `--gateway` names another.
 Where things are: `machine` (cores, ports), `process` (start, stop, RSS, CPU), `provision` (gets the contenders),
 `contenders/` (one file each), `upstream` (the stand-in), `load` (wrk), `streams` (paced streams), `probe` (paced
 requests), `reload` (what is measured under changes), `rounds` (who is measured when), `profile` (py-spy),
-`measures` (what is told), `bars`, `report` (tables and JSON). Apart from all of it: `controller`, run by its own name.
+`measures` (what is told), `bars`, `report` (tables and JSON). Apart from all of it, run by their own names:
+`controller`, and `mixed`, which measures nothing but whether the books agree.
 """

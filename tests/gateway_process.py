@@ -118,12 +118,15 @@ class GatewayProcess:
     def metric(self, name: str, **labels: str) -> float:
         """A sample's value; 0 where it is not there."""
         wanted = {f'{key}="{value}"' for key, value in labels.items()}
-        for line in self._client.get(self.admin_url + "/metrics").text.splitlines():
+        for line in self.metrics_text().splitlines():
             series, _, value = line.rpartition(" ")
             found_name, _, rest = series.partition("{")
             if found_name == name and wanted == set(filter(None, rest.rstrip("}").split(","))):
                 return float(value)
         return 0.0
+
+    def metrics_text(self) -> str:
+        return self._client.get(self.admin_url + "/metrics").text
 
     def serves(self, revision: str) -> None:
         wait_until(lambda: self.status()["revision"] == revision, f"revision {revision} to be served")
