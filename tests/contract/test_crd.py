@@ -74,6 +74,7 @@ def test_lists_of_named_objects_are_maps_and_all_others_atomic() -> None:
         "spec.upstreams",
         "spec.models",
         "spec.limits",
+        "status.limits",
     }
     assert {path for path, key in keys.items() if key == ["model"]} == {"spec.prices"}
     assert {path for path, key in keys.items() if key == ["type"]} == {"status.conditions"}

@@ -145,10 +145,10 @@ def test_a_client_that_may_use_a_model_that_is_not_there_is_told(
 
 
 def test_what_this_version_does_not_act_on_is_told(controller: ControllerProcess, namespace: Namespace) -> None:
-    limit = {"name": "spend", "per": "Client", "budget": {"usd": "20", "period": "Day"}, "scope": "Gateway"}
+    limit = {"name": "spend", "per": "Client", "budget": {"usd": "20", "period": "Day"}}
     namespace.apply(route("chat", limits=[limit]))
     message = namespace.condition("chat", "Accepted", "True")
-    assert "Not acted on: spec.limits[0].scope Gateway is counted in each pod by this version" in message
+    assert "Not acted on: spec.limits[0].budget counts nothing of model 'chat'" in message
 
 
 def test_a_route_that_the_configmap_has_no_room_for_is_told_and_the_first_is_served(

@@ -41,6 +41,7 @@ from llmroute_contract.llmroute import LLMRouteSpec
 from llmroute_contract.prices import Prices, known_prices
 from llmroute_contract.problem import TOLD_MAX, Problem
 from llmroute_contract.references import ServedNames, check_route, unknown_models
+from llmroute_contract.shares import are_shared_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Compilation:
     revision: str
     files: Mapping[str, bytes]
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    shares: c.CompiledShares | None = None
+    """Where limits are shared out."""
 
 
 @dataclass(slots=True)
@@ -76,6 +79,14 @@ class _Settled:
     @property
     def size(self) -> int:
         return c.size_of(self.route, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """How pods share limits: through a server, or each by its part."""
+
+    state: c.CompiledSharedState | msgspec.UnsetType
+    shares: c.CompiledShares | msgspec.UnsetType
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +111,13 @@ def compile_gateway(
     sources: Iterable[RouteSource],
     prices: Prices | None = None,
     shared_state: c.CompiledSharedState | None = None,
+    shares: c.CompiledShares | None = None,
 ) -> Compilation:
     """The files of `gateway` and a verdict on each of `sources` (all of its routes, in any order). `prices` are those
-    of models whose price a route does not state; the table of known ones by default."""
+    of models whose price a route does not state; the table of known ones by default. `shares` are for limits of scope
+    Gateway, where there are any and no shared state."""
     known = known_prices() if prices is None else prices
-    shared = shared_state or msgspec.UNSET
+    shared = _Shared(shared_state or msgspec.UNSET, (None if shared_state else shares) or msgspec.UNSET)
     drafts = sorted((_draft(namespace, gateway, source, known) for source in sources), key=lambda draft: draft.rank)
     done = _pass(namespace, gateway, drafts, shared)
     # A route that is served as it is now stays so in the next pass, be it as what was last accepted: hence no more
@@ -116,20 +129,22 @@ def compile_gateway(
         if done.files == before.files:
             break
     _tell_unknown_models(done.served)
-    return Compilation(done.index.revision, done.files, _verdicts(done, known, shared_state=bool(shared)))
+    found = done.index.shares or None
+    verdicts = _verdicts(done, known, shared_state=shared_state is not None, shares=found)
+    return Compilation(done.index.revision, done.files, verdicts, found)
 
 
-def _pass(
-    namespace: str, gateway: str, drafts: Sequence[Draft], shared: c.CompiledSharedState | msgspec.UnsetType
-) -> _Pass:
-    room = c.CONFIGMAP_MAX_BYTES - len(c.encode(c.index_of(namespace, gateway, (), shared)))
+def _pass(namespace: str, gateway: str, drafts: Sequence[Draft], shared: _Shared) -> _Pass:
+    room = c.CONFIGMAP_MAX_BYTES - len(c.encode(c.index_of(namespace, gateway, (), shared.state, shared.shares)))
     while True:
         refuse_bad_fallbacks(drafts)
         settled = _settle_conflicts(drafts)
         if not _refuse_what_does_not_fit(settled, room) and not look_again(drafts):
             break
     served = _within_size(settled, room)
-    index, files = c.gateway_files(namespace, gateway, [(one.route, one.data) for one in served], shared)
+    shares = shared.shares if are_shared_out(one.route for one in served) else msgspec.UNSET
+    routes = [(one.route, one.data) for one in served]
+    index, files = c.gateway_files(namespace, gateway, routes, shared.state, shares)
     return _Pass(drafts, settled, served, index, files)
 
 
@@ -153,7 +168,9 @@ def _draft(namespace: str, gateway: str, source: RouteSource, known: Prices) -> 
     return Draft(source, compile_route(namespace, gateway, source.name, source.generation, source.spec, known), [])
 
 
-def _verdicts(done: _Pass, known: Prices, *, shared_state: bool) -> Mapping[str, Verdict]:
+def _verdicts(
+    done: _Pass, known: Prices, *, shared_state: bool, shares: c.CompiledShares | None
+) -> Mapping[str, Verdict]:
     told = {one.draft.name: one.told for one in done.settled}
     serving = {one.draft.name: one.route.generation for one in done.served}
     verdicts = {}
@@ -166,7 +183,7 @@ def _verdicts(done: _Pass, known: Prices, *, shared_state: bool) -> Mapping[str,
             serving=serving.get(draft.name),
             inactive=()
             if draft.refusals or isinstance(spec, tuple)
-            else inactive_fields(spec, known, shared_state=shared_state)[:TOLD_MAX],
+            else inactive_fields(spec, known, shared_state=shared_state, shares=shares)[:TOLD_MAX],
         )
     return verdicts
 

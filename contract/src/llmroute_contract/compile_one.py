@@ -7,6 +7,7 @@ import msgspec
 from llmroute_contract import compiled as c
 from llmroute_contract.llmroute import LLMRouteSpec, Upstream
 from llmroute_contract.prices import Prices, prices_of, unpriced_models
+from llmroute_contract.shares import without_share
 
 DEFAULT_WINDOW = 60.0  # seconds
 
@@ -104,10 +105,12 @@ def _upstream(upstream: Upstream) -> c.CompiledUpstream:
     )
 
 
-def inactive_fields(spec: LLMRouteSpec, known: Prices, *, shared_state: bool) -> tuple[str, ...]:
-    """Fields that are carried but not acted on, so that nothing is silently inactive. `shared_state`: whether the
-    gateway has one."""
-    found: list[str] = [] if shared_state else _without_shared_state(spec)
+def inactive_fields(
+    spec: LLMRouteSpec, known: Prices, *, shared_state: bool, shares: c.CompiledShares | None = None
+) -> tuple[str, ...]:
+    """Fields that are carried but not acted on as they say, so that nothing is silently inactive. `shared_state`:
+    whether the gateway has one; `shares`: how its limits are shared out."""
+    found: list[str] = [] if shared_state else _without_shared_state(spec, shares)
     budget = next((index for index, limit in enumerate(spec.limits or ()) if limit.budget is not None), None)
     if budget is not None:
         found += [
@@ -121,12 +124,21 @@ def inactive_fields(spec: LLMRouteSpec, known: Prices, *, shared_state: bool) ->
     return tuple(found)
 
 
-def _without_shared_state(spec: LLMRouteSpec) -> list[str]:
-    found = [
-        f"spec.limits[{index}].scope Gateway is counted in each pod: there is no shared state (--shared-state-url)"
-        for index, limit in enumerate(spec.limits or ())
-        if limit.scope == "Gateway"
-    ]
+def _without_shared_state(spec: LLMRouteSpec, shares: c.CompiledShares | None) -> list[str]:
+    found = []
+    for index, limit in enumerate(spec.limits or ()):
+        if limit.scope != "Gateway":
+            continue
+        if shares is None:
+            found.append(
+                f"spec.limits[{index}].scope Gateway is counted in each pod: there is no shared state "
+                "(--shared-state-url), and nobody who shares it out"
+            )
+        elif (nothing := without_share(limit, shares)) > 0:
+            found.append(
+                f"spec.limits[{index}] is too small for {shares.pods} pods: {nothing} of them have no share of it and "
+                "refuse every call; raise it, or count it in a shared state (--shared-state-url)"
+            )
     found += [
         f"spec.upstreams[{index}].breaker.scope Gateway has no effect: there is no shared state (--shared-state-url)"
         for index, upstream in enumerate(spec.upstreams)

@@ -165,6 +165,14 @@ class CompiledSharedState(Compiled, frozen=True):
     secret: str | None
 
 
+class CompiledShares(Compiled, frozen=True):
+    """By how many pods limits of scope Gateway are divided, and who has what is left over (shares.py)."""
+
+    pods: _Count
+    first: tuple[str, ...]
+    """Names of pods, the oldest first."""
+
+
 class CompiledGateway(Compiled, frozen=True):
     """`gateway.json`. Routes stand in order of precedence: the older first."""
 
@@ -175,6 +183,8 @@ class CompiledGateway(Compiled, frozen=True):
     routes: tuple[RouteEntry, ...]
     shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET
     """Left out where there is none, so that gateways without one keep their bytes."""
+    shares: CompiledShares | msgspec.UnsetType = msgspec.UNSET
+    """Left out where nothing is shared out."""
 
 
 T = TypeVar("T", CompiledRoute, CompiledGateway)
@@ -222,13 +232,17 @@ def digest(data: bytes) -> str:
 
 
 def revision_of(
-    entries: Iterable[RouteEntry], shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET
+    entries: Iterable[RouteEntry],
+    shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET,
+    shares: CompiledShares | msgspec.UnsetType = msgspec.UNSET,
 ) -> str:
     """The revision of a gateway: 16 hex digits over the digests of its routes, in order of precedence, and its shared
-    state, if it has one."""
+    state and shares, if it has them."""
     lines = "".join(f"{entry.file} {entry.digest}\n" for entry in entries)
     if shared_state:
         lines += f"sharedState {msgspec.json.encode(shared_state, order='sorted').decode()}\n"
+    if shares:
+        lines += f"shares {msgspec.json.encode(shares, order='sorted').decode()}\n"
     return digest(f"{SCHEMA_VERSION}\n{lines}".encode())[:16]
 
 
@@ -237,11 +251,12 @@ def index_of(
     gateway: str,
     entries: Iterable[RouteEntry],
     shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET,
+    shares: CompiledShares | msgspec.UnsetType = msgspec.UNSET,
 ) -> CompiledGateway:
     """What `gateway.json` says, from its entries in order of precedence."""
     entries = tuple(entries)
-    revision = revision_of(entries, shared_state)
-    return CompiledGateway(SCHEMA_VERSION, namespace, gateway, revision, entries, shared_state)
+    revision = revision_of(entries, shared_state, shares)
+    return CompiledGateway(SCHEMA_VERSION, namespace, gateway, revision, entries, shared_state, shares)
 
 
 def _entry_of(route: CompiledRoute, data: bytes) -> RouteEntry:
@@ -258,10 +273,11 @@ def gateway_files(
     gateway: str,
     routes: Iterable[tuple[CompiledRoute, bytes]],
     shared_state: CompiledSharedState | msgspec.UnsetType = msgspec.UNSET,
+    shares: CompiledShares | msgspec.UnsetType = msgspec.UNSET,
 ) -> tuple[CompiledGateway, Mapping[str, bytes]]:
     """All files of a gateway, from its routes with their bytes, in order of precedence; and what the index says."""
     routes = list(routes)
-    index = index_of(namespace, gateway, (_entry_of(route, data) for route, data in routes), shared_state)
+    index = index_of(namespace, gateway, (_entry_of(route, data) for route, data in routes), shared_state, shares)
     files = {entry.file: data for entry, (_, data) in zip(index.routes, routes, strict=True)}
     files[GATEWAY_FILE] = encode(index)
     return index, files

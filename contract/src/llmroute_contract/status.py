@@ -49,6 +49,13 @@ class Sidecars(Part):
     """Up to five that do not."""
 
 
+class LimitShare(Part):
+    name: Annotated[str, StringConstraints(max_length=63)]
+    """The limit's name."""
+    share: Annotated[str, StringConstraints(max_length=256)] = ""
+    """How it is shared out among the pods: `6000 tokens/60s, 4 pods, 1500 each`."""
+
+
 class LLMRouteStatus(Part):
     observed_generation: int = 0
     """The newest generation that the controller has looked at."""
@@ -58,3 +65,5 @@ class LLMRouteStatus(Part):
     """Content digest of the gateway's compiled configuration, as the gateways' /status shows it."""
     sidecars: Sidecars | None = None
     """Which pods serve the revision."""
+    limits: Annotated[list[LimitShare], Field(max_length=64)] | None = None
+    """Limits of scope Gateway that each pod has a share of, where no shared state counts them."""

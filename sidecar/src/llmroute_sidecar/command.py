@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # each command imports what it needs only: `validate` should 
 
 DEFAULT_SECRETS_DIR = "/var/run/llmroute/secrets"
 LITELLM_PYTHON = "LLMROUTE_LITELLM_PYTHON"
+POD_NAME = "POD_NAME"
+"""The pod's own name, from the injector: by it a gateway knows its share of limits over all pods."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -196,7 +198,8 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(process.run(Reloader(source), settings, writer, observer))
+            reloader = Reloader(source, pod=os.environ.get(POD_NAME, ""))
+            runner.run(process.run(reloader, settings, writer, observer))
     except process.CannotListen as error:
         return _wrong(str(error))
     finally:

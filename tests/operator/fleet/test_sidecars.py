@@ -1,7 +1,7 @@
 """Who serves what: real gateways, asked by the real controller, told in the routes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,15 @@ pytestmark = pytest.mark.cluster
 
 
 @contextmanager
-def gateway_at(namespace: Namespace, folder: Path, address: str, *secrets: str) -> Iterator[GatewayProcess]:
+def gateway_at(
+    namespace: Namespace, folder: Path, address: str, *secrets: str, pod_name: str = ""
+) -> Iterator[GatewayProcess]:
     """A real gateway whose admin port is at `address`, with the files that a pod of the namespace would have."""
     folder.mkdir()
     volumes = {"configmap/llmroute-gateway-default": folder / "config"}
     volumes |= {f"secret/{name}": folder / "secrets" / name for name in secrets}
     with projected(namespace.control_plane, namespace.name, volumes):
-        running = gateway_process.start(folder, "--admin-host", address)
+        running = gateway_process.start(folder, "--admin-host", address, environment={"POD_NAME": pod_name})
         try:
             yield running
         finally:
@@ -91,7 +93,7 @@ def test_a_missing_secret_is_told_by_the_pods_and_taken_back_when_it_is_there(
         make_pods(namespace, pod("web-1", port=a.admin_port, secrets=["clients"]))
         runs_at(namespace, "web-1", "127.0.9.5")
         message = namespace.condition("chat", "ResolvedRefs", "False", "SecretMissing")
-        assert message == "spec.auth.keysFrom.secretRef: Secret 'clients' is not there in 1 of 1 pod."
+        assert message == "spec.auth.keysFrom.secretRef: Secret 'clients' is not there in 1 of 1 pods."
         namespace.kubectl("create", "secret", "generic", "clients", "--from-literal=app=top-secret-value")
         namespace.condition("chat", "ResolvedRefs", "True")
     assert "top-secret-value" not in str(namespace.route("chat"))
@@ -166,3 +168,30 @@ def test_a_storm_of_edits_to_one_route_ends_in_one_write_of_its_last_state(
     generation = namespace.route("chat")["metadata"]["generation"]
     assert namespace.index().routes[0].generation == generation
     assert controller.metric("writes_total", kind="ConfigMap") - before <= 12
+
+
+def test_a_limit_over_all_pods_is_shared_out_and_holds_in_sum(
+    controller: ControllerProcess, namespace: Namespace, tmp_path: Path
+) -> None:
+    limit = {"name": "all", "per": "Gateway", "requests": 10, "scope": "Gateway"}
+    upstream = {"name": "main", "url": "mock://local"}
+    namespace.apply(route("chat", auth=OPEN, upstreams=[upstream], limits=[limit]))
+    namespace.programmed("chat")
+    names = ["web-1", "web-2", "web-3"]
+    with ExitStack() as stack:
+        gateways = []
+        for place, name in enumerate(names):
+            address = f"127.0.9.{20 + place}"
+            gateways.append(stack.enter_context(gateway_at(namespace, tmp_path / name, address, pod_name=name)))
+            make_pods(namespace, pod(name, port=gateways[-1].admin_port))
+            runs_at(namespace, name, address)
+        said = [{"name": "all", "share": "10 requests/60s, 3 pods, 4 each for the 1 oldest, 3 each for 2"}]
+        namespace.wait(lambda: namespace.route("chat")["status"].get("limits") == said, "the shares to be told")
+        namespace.wait(lambda: sidecars(namespace, "chat") == "3/3", "all pods to count all pods")
+        body = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
+        statuses = [gateway.post(body, key=None).status_code for gateway in gateways for _ in range(6)]
+        assert sorted(set(statuses)) == [200, 429]
+        assert statuses.count(200) == 10
+    index = namespace.index()
+    assert index.shares
+    assert index.shares.first == tuple(names)

@@ -17,8 +17,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from llmroute_contract.compile import Verdict
-from llmroute_contract.compiled import configmap_name
+from llmroute_contract.compiled import CompiledShares, configmap_name
 from llmroute_contract.llmroute import API_VERSION, KIND
+from llmroute_contract.shares import say_shares
 from llmroute_operator.controller.configmap import Served, timestamp
 from llmroute_operator.controller.fleet.conditions import Facts, conditions_of_pods, sidecars_of, unresolved
 from llmroute_operator.controller.route import Route
@@ -129,7 +130,12 @@ def _programmed(route: Route, serving: int | None, outcome: Written | NotWritten
 
 
 def status_of(
-    route: Route, verdict: Verdict, outcome: Written | NotWritten, now: datetime, facts: Facts | None = None
+    route: Route,
+    verdict: Verdict,
+    outcome: Written | NotWritten,
+    now: datetime,
+    facts: Facts | None = None,
+    shares: CompiledShares | None = None,
 ) -> Status:
     """`status`, as far as it is ours. A condition that says what it said keeps the time of its last transition."""
     before = _conditions_in(route.status)
@@ -149,12 +155,22 @@ def status_of(
         sidecars = route.status.get("sidecars")
     else:
         sidecars = sidecars_of(_revision(outcome), facts.standings)
+    limits = _limits(route, shares)
     return {
         "observedGeneration": route.generation,
         "conditions": conditions,
         "revision": _revision(outcome),
         **({"sidecars": sidecars} if sidecars is not None else {}),
+        **({"limits": limits} if limits else {}),
     }
+
+
+def _limits(route: Route, shares: CompiledShares | None) -> list[dict[str, str]]:
+    """`status.limits`."""
+    if shares is None or isinstance(route.spec, tuple):
+        return []
+    shared = [limit for limit in route.spec.limits or () if limit.scope == "Gateway"]
+    return [{"name": limit.name, "share": say_shares(limit, shares)} for limit in shared]
 
 
 def says(present: Mapping[str, Any], wanted: Status) -> bool:
@@ -162,7 +178,7 @@ def says(present: Mapping[str, Any], wanted: Status) -> bool:
     before = _conditions_in(present)
     said = {condition["type"] for condition in wanted["conditions"]}
     return (
-        all(present.get(name) == wanted.get(name) for name in ("observedGeneration", "revision", "sidecars"))
+        all(present.get(name) == wanted.get(name) for name in ("observedGeneration", "revision", "sidecars", "limits"))
         and all(condition.items() <= before.get(condition["type"], {}).items() for condition in wanted["conditions"])
         and not any(kind in before and kind not in said for kind in OF_PODS)
     )

@@ -143,6 +143,7 @@ class Served:
 
     revision: str = ""
     routes: Mapping[str, c.CompiledRoute] = field(default_factory=dict)
+    shares: c.CompiledShares | None = None
 
     def generation_of(self, name: str) -> int | None:
         route = self.routes.get(name)
@@ -166,7 +167,7 @@ def served_from(key: GatewayKey, data: Mapping[str, str]) -> Served:
             continue
         if (route.namespace, route.gateway, route.name) == (*key, entry.name):
             routes[entry.name] = route
-    return Served(index.revision, routes)
+    return Served(index.revision, routes, index.shares or None)
 
 
 # --- a gateway without routes

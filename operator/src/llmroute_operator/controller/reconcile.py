@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from llmroute_contract.compile import Compilation, RouteSource, compile_gateway
-from llmroute_contract.compiled import CompiledRoute, CompiledSharedState
+from llmroute_contract.compiled import CompiledRoute, CompiledSharedState, CompiledShares
 from llmroute_operator.controller import conditions
 from llmroute_operator.controller.cluster import Cluster, ClusterError, Refused
 from llmroute_operator.controller.conditions import NotWritten, Written
@@ -94,7 +94,9 @@ class Reconciler:
             return await self._retire(key, present)
         served = served_from(key, present.data) if present is not None else Served()
         memory = self._memories.get(key) or _Memory(served, {})
-        compilation = await asyncio.to_thread(self._compile, key, [_source(route, memory) for route in routes])
+        shares, again = self._fleet.shares(key, served.shares or memory.served.shares)
+        sources = [_source(route, memory) for route in routes]
+        compilation = await asyncio.to_thread(self._compile, key, sources, shares)
         outcome, failure = await self._program(key, present, served, compilation)
         if failure is None:
             files = {name: data.decode() for name, data in compilation.files.items()}
@@ -104,10 +106,12 @@ class Reconciler:
         await self._tell(routes, compilation, outcome, self._fleet.facts(key))
         if failure is not None:
             raise failure
-        return None
+        return again if compilation.shares is not None else None
 
-    def _compile(self, key: GatewayKey, sources: Sequence[RouteSource]) -> Compilation:
-        return compile_gateway(*key, sources, shared_state=self._shared_state)
+    def _compile(
+        self, key: GatewayKey, sources: Sequence[RouteSource], shares: CompiledShares | None = None
+    ) -> Compilation:
+        return compile_gateway(*key, sources, shared_state=self._shared_state, shares=shares)
 
     # --- the ConfigMap
 
@@ -188,7 +192,7 @@ class Reconciler:
         self, route: Route, compilation: Compilation, outcome: Written | NotWritten, facts: Facts | None
     ) -> None:
         verdict = compilation.verdicts[route.name.name]
-        status = conditions.status_of(route, verdict, outcome, self._now(), facts)
+        status = conditions.status_of(route, verdict, outcome, self._now(), facts, compilation.shares)
         if conditions.says(route.status, status):
             return
         async with self._status_writes:

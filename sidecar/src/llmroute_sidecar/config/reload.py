@@ -30,6 +30,7 @@ from typing import Literal
 import msgspec
 
 from llmroute_contract import compiled as c
+from llmroute_contract.shares import own_share
 from llmroute_sidecar.config.source import Reading, Source, SourceError, TryAgain
 from llmroute_sidecar.snapshot import Snapshot, build
 
@@ -100,6 +101,8 @@ class Reloader:
     clock: Callable[[], float] = time.time
     shared_state: c.CompiledSharedState | None = None
     """Overrules what the source says."""
+    pod: str = ""
+    """The name of the pod, by which it knows its share of limits that are shared out."""
     status: ReloadStatus = field(default_factory=ReloadStatus)
     _seen: Hashable = _NEVER
     """The fingerprint that there is nothing more to learn from."""
@@ -131,10 +134,13 @@ class Reloader:
         if reading.in_trouble and reading == self._incomplete:
             return None
         good, rejections = self._judge(index, reading)
-        revision = c.revision_of((found.entry for found in good.values()), index.shared_state)
+        revision = c.revision_of((found.entry for found in good.values()), index.shared_state, index.shares)
         if self.shared_state is not None:
             index = msgspec.structs.replace(index, shared_state=self.shared_state)
-        snapshot = build(index, [found.route for found in good.values()], reading.secrets, revision)
+        routes = [found.route for found in good.values()]
+        if index.shares and not index.shared_state:
+            routes = [own_share(route, index.shares, self.pod) for route in routes]
+        snapshot = build(index, routes, reading.secrets, revision)
         self._good, self._rejections = good, rejections
         self._incomplete = reading if reading.in_trouble else None
         self._seen = _NEVER if reading.in_trouble else fingerprint
@@ -220,7 +226,7 @@ def _index(reading: Reading) -> c.CompiledGateway:
         raise SourceError(f"{c.GATEWAY_FILE}: {error}") from None
     if (
         len({entry.name for entry in index.routes}) != len(index.routes)
-        or c.revision_of(index.routes, index.shared_state) != index.revision
+        or c.revision_of(index.routes, index.shared_state, index.shares) != index.revision
     ):
         raise SourceError(f"{c.GATEWAY_FILE}: its revision does not fit its routes; it is half-written or was edited")
     return index

@@ -73,7 +73,7 @@ def _why(standing: Standing) -> str:
     if not report.revision:
         return f"it has no configuration yet{f': {report.error}' if report.error else ''}"
     if not _is_its_own(standing):
-        return f"it serves gateway {report.gateway!r} of namespace {report.namespace!r}; is another ConfigMap mounted?"
+        return f"it serves gateway {report.gateway!r} of namespace {report.namespace!r}; another ConfigMap is mounted"
     if report.rejected:
         route, reason = report.rejected[0]
         return f"it does not take route {route!r}: {reason}"
@@ -86,13 +86,13 @@ def _synced(revision: str, standings: Sequence[Standing]) -> Condition:
     if not standings:
         return Condition("Synced", "True", "NoPods", "No pod has this gateway.")
     behind = [one for one in standings if not _is_current(one, revision)]
-    count = f"{len(standings) - len(behind)} of {_pods(len(standings))} serve revision {revision}."
+    count = f"{len(standings) - len(behind)} of {len(standings)} pods serve revision {revision}."
     if not behind:
         troubled = [one for one in standings if one.report is not None and one.report.problems]
         told = []
         if troubled and troubled[0].report is not None:
             first = f"{troubled[0].pod.id.name}: {troubled[0].report.problems[0]}"
-            told = [f"{_pods(len(troubled))} tell of a problem, {first}."]
+            told = [f"Of a problem tell {_pods(len(troubled))}, {first}."]
         return Condition("Synced", "True", "Synced", message([count, *told]))
     rejecting = next((one for one in behind if one.report is not None and one.report.rejected), None)
     silent = next((one for one in behind if one.failure), None)
@@ -120,7 +120,7 @@ def _restart_required(route: Route, standings: Sequence[Standing]) -> Iterable[C
         "SecretNotMounted",
         message(
             [
-                f"{len(lacking)} of {_pods(len(standings))} were made before this route needed {secrets}, and do not "
+                f"{len(lacking)} of {len(standings)} pods were made before this route needed {secrets}, and do not "
                 f"mount it: {_named([pod.id.name for pod in lacking], len(lacking))}.",
                 "They serve what they can without it.",
                 f"To mount it, {_remedy(route, lacking)}.",
@@ -165,7 +165,7 @@ def unresolved(route: Route, revision: str, standings: Sequence[Standing]) -> tu
                 text = f"spec.upstreams[{upstream.upstream}]: cannot be called ({upstream.reason})"
                 unavailable[text].append(one.pod.id.name)
     sentences = [
-        f"{text} in {len(pods)} of {_pods(len(standings))}{_which(pods, standings)}."
+        f"{text} in {len(pods)} of {len(standings)} pods{_which(pods, standings)}."
         for found in (missing, unavailable)
         for text, pods in sorted(found.items())
     ]

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
+from llmroute_contract.compiled import CompiledShares
+from llmroute_contract.shares import shares_among
 from llmroute_operator.controller.cluster import Cluster, ClusterError
 from llmroute_operator.controller.fleet import pace
 from llmroute_operator.controller.fleet.ask import AT_ONCE, Asker, NoAnswer
@@ -18,6 +20,7 @@ from llmroute_operator.controller.fleet.conditions import Facts
 from llmroute_operator.controller.fleet.pod import GatewayPod, PodId, read_pod
 from llmroute_operator.controller.fleet.requests import PodRequests
 from llmroute_operator.controller.fleet.roster import Roster
+from llmroute_operator.controller.fleet.shares import ShareOut
 from llmroute_operator.controller.fleet.watch_pods import PodWatch
 from llmroute_operator.controller.fleet.without import Without, find_without
 from llmroute_operator.controller.life import SignsOfLife
@@ -31,7 +34,7 @@ TOUCHES_AT_ONCE = 8
 TELL_SOON_SECONDS = 0.2
 TELL_EVERY_SECONDS = 3.0
 """At most one write of a route's status in that time, while its pods come one by one."""
-WITHOUT_SECONDS = 30.0
+WITHOUT_SECONDS = 20.0
 """Between two looks for pods that ask and have none."""
 FIRST_LIST_SECONDS = 10.0
 
@@ -55,6 +58,7 @@ class Fleet:
         self._look_at = look_at
         self._roster = Roster()
         self._roster.expect(scopes)
+        self._share_out = ShareOut()
         self._pace = pace.Pace(touches_per_second or 1.0, time.monotonic())
         self._without: dict[str | None, dict[GatewayKey, Without]] = {}
         self._told_at: dict[GatewayKey, float] = {}
@@ -97,8 +101,17 @@ class Fleet:
         self._touchers.add(touched)
         self._askers.add(set(behind) - set(touched))
 
+    def shares(self, key: GatewayKey, present: CompiledShares | None) -> tuple[CompiledShares | None, float | None]:
+        """How limits are to be shared out now, and in how many seconds to look again. While pods are unknown, as they
+        are shared out."""
+        pods = self._roster.sharers(key)
+        if pods is None:
+            return present, None
+        return self._share_out.settle(key, present, shares_among(pods), time.monotonic())
+
     def forget(self, key: GatewayKey) -> None:
         self._roster.forget(key)
+        self._share_out.forget(key)
         self._told_at.pop(key, None)
 
     def facts(self, key: GatewayKey) -> Facts | None:

@@ -4,10 +4,10 @@ from llmroute_operator.controller.backoff import backoff
 
 STEADY_SECONDS = 300.0
 """Between two questions while all is well: for what a pod finds out by itself (a Secret that went, say)."""
-TROUBLED_SECONDS = 30.0
-"""While it serves what it should, and tells of trouble."""
 BEHIND_SECONDS = (0.5, 20.0)
 """While it serves another revision, least and most: half of the time that it has had so far."""
+TROUBLED_SECONDS = (2.0, 60.0)
+"""The same, while it serves what it should and tells of trouble."""
 UNREACHABLE_MOST_SECONDS = 60.0
 AFTER_TOUCH_SECONDS = 0.6
 """A touched pod has its new files after 0.3 to 0.4 s (measured), and its gateway looks once a second."""
@@ -20,12 +20,12 @@ def jittered(seconds: float, dice: float) -> float:
     return seconds * (1 - dice / 2)
 
 
-def ask_again_in(*, is_current: bool, is_whole: bool, behind_for: float, dice: float) -> float:
-    """Seconds, after an answer."""
-    if not is_current:
-        least, most = BEHIND_SECONDS
-        return jittered(min(most, max(least, behind_for / 2)), dice)
-    return jittered(STEADY_SECONDS if is_whole else TROUBLED_SECONDS, dice)
+def ask_again_in(*, is_current: bool, is_whole: bool, for_seconds: float, dice: float) -> float:
+    """Seconds, after an answer that has been like this `for_seconds`."""
+    if is_current and is_whole:
+        return jittered(STEADY_SECONDS, dice)
+    least, most = TROUBLED_SECONDS if is_current else BEHIND_SECONDS
+    return jittered(min(most, max(least, for_seconds / 2)), dice)
 
 
 def ask_unreachable_in(failures: int, dice: float) -> float:

@@ -71,7 +71,7 @@ class PodRequests:
         return [scope] if (namespace["metadata"].get("labels") or {}).get(label) == value else []
 
     async def _metadata(self, path: str, selector: str) -> list[Mapping[str, Any]]:
-        query = {"labelSelector": selector, "fieldSelector": FIELDS}
+        query = {"labelSelector": selector, "fieldSelector": FIELDS, "resourceVersion": "0"}  # from the server's cache
         return [_metadata_of(item) async for items, _ in self._pages(path, query, METADATA_LIST) for item in items]
 
     async def _pages(

@@ -21,6 +21,8 @@ class Member:
     is_first: bool
     """It was there when the controller began, and nobody has asked it since: nothing is known yet."""
     report: Report | None = None
+    since: float = 0.0
+    """When it first said that."""
     failure: str = ""
     """Why the last question got no answer."""
     failures: int = 0
@@ -150,12 +152,15 @@ class Roster:
         if member is None or member.pod.url != pod.url:
             return False, None
         is_news = member.is_first or member.report != report or bool(member.failure)
+        if is_news:
+            member.since = now
         member.is_first, member.report, member.failure, member.failures = False, report, "", 0
         wanted, since = self._wanted.get(pod.key, (report.revision, now))
-        again = pace.ask_again_in(
-            is_current=report.revision == wanted, is_whole=report.is_whole, behind_for=now - since, dice=dice
+        is_current = report.revision == wanted
+        so_long = now - (member.since if is_current else since)
+        return is_news, pace.ask_again_in(
+            is_current=is_current, is_whole=report.is_whole, for_seconds=so_long, dice=dice
         )
-        return is_news, again
 
     def failed(self, pod: GatewayPod, failure: str, dice: float) -> tuple[bool, float | None]:
         """The same, for a question without an answer."""

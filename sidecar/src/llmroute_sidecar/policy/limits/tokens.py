@@ -130,7 +130,8 @@ class TokenWindows:
         now = self._clock(now)
         window = self._window(rule, key, now)
         amount = min(tokens, rule.tokens)
-        return window.refusal(rule, amount, now) if window.count + amount > rule.tokens else None
+        is_full = window.count + amount > rule.tokens or rule.tokens == 0  # no share of a limit: not even for nothing
+        return window.refusal(rule, amount, now) if is_full else None
 
     def reserve(self, rule: TokenLimit, key: str, tokens: int, now: float) -> tuple[TokenReservation, Standing]:
         """Takes what `refusal` has found room for."""
