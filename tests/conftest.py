@@ -1,12 +1,13 @@
 """Fixtures that several folders of tests share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.go_build import Unavailable
+from tests.cluster.node import RealNode, running_node
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -26,3 +27,27 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         if os.environ.get("CI"):
             pytest.fail(f"there is no control plane: {reason}")
         pytest.skip(f"there is no control plane: {reason}")
+
+
+@pytest.fixture(scope="session")
+def real_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
+    """One real node, with a control plane of its own, for the whole run."""
+    try:
+        with running_node(tmp_path_factory.mktemp("node")) as node:
+            yield node
+    except Unavailable as reason:
+        if os.environ.get("CI"):
+            pytest.fail(f"there is no real node: {reason}")
+        pytest.skip(f"there is no real node: {reason}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test of the real node brings what its pods and programs said, so that it can be read from CI's log."""
+    report = yield
+    node = getattr(item, "funcargs", {}).get("real_node")
+    if report.failed and isinstance(node, RealNode):
+        report.sections.append(("the real node", node.report()))
+    return report

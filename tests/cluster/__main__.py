@@ -1,21 +1,36 @@
-"""`python -m tests.cluster`: makes sure that the control plane's programs are there, before the tests begin."""
+"""`python -m tests.cluster`: makes what the tests of a control plane and of a real node run on, before they begin.
+
+Tests have a time limit and their output is kept back; what takes minutes is made here, and told.
+"""
 
 import os
 import sys
+import time
+from collections.abc import Callable
 
 from tests.cluster.binaries import ensure
-from tests.cluster.go_build import Unavailable
+from tests.cluster.go_build import Unavailable, say
+from tests.cluster.images import made_images
+from tests.cluster.node import check_machine
+from tests.cluster.node_binaries import ensure_node
 
 
 def main() -> int:
-    if os.environ.get("LLMROUTE_TEST_KUBECONFIG"):
-        return 0
+    control_plane = True if os.environ.get("LLMROUTE_TEST_KUBECONFIG") else _made("a control plane", ensure)
+    node = control_plane and _made("a real node", check_machine, ensure_node, made_images)
+    return 1 if os.environ.get("CI") and not (control_plane and node) else 0
+
+
+def _made(what: str, *steps: Callable[[], object]) -> bool:
+    began = time.monotonic()
     try:
-        ensure()
+        for step in steps:
+            step()
     except Unavailable as reason:
-        print(f"SKIPPING ALL TESTS THAT NEED A CONTROL PLANE: {reason}", file=sys.stderr)
-        return 1 if os.environ.get("CI") else 0
-    return 0
+        print(f"SKIPPING ALL TESTS THAT NEED {what.upper()}: {reason}", file=sys.stderr)
+        return False
+    say(f"what {what} needs is there after {time.monotonic() - began:.0f} s")
+    return True
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A test run that is killed leaves no control plane behind (Linux's prctl; elsewhere there is none)."""
     if hasattr(_libc, "prctl"):
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -303,7 +303,7 @@ def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             command,
             stdout=file,
             stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock that a thread could hold
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock that a thread could hold
         )
 
 

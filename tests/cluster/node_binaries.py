@@ -43,7 +43,7 @@ class NodeBinaries:
 def ensure_node() -> NodeBinaries:
     """The programs, made first where they have to be. Raises Unavailable."""
     absent = sorted(package for program, package in DEBIAN_PROGRAMS.items() if find(program) is None)
-    if not (CNI_PLUGINS / "bridge").exists():
+    if not (CNI_PLUGINS / "ptp").exists():
         absent.append("containernetworking-plugins")
     if absent:
         raise Unavailable(f"Debian's packages {', '.join(absent)} are absent; {HOW_TO_GET_ONE}")

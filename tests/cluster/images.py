@@ -1,0 +1,232 @@
+"""Builds the real images from images/*/Dockerfile, without any registry of images, as archives in the cache.
+
+The base is made by debootstrap (a Dockerfile takes it as ARG BASE), the build is buildah's in a storage of our own, and
+an archive is kept under a digest of all that goes into it, so that it is made once for one state of the sources.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.go_build import Unavailable, cache_root, locked, tail, told
+from tools.debian import find
+
+REPOSITORY = Path(__file__).parents[2]
+SUITE = "bookworm"
+PACKAGES = "python3,python3-venv,ca-certificates"
+REGISTRY = "llmroute.test"
+"""A name that no registry has; pods never pull (imagePullPolicy: Never)."""
+PAUSE = f"{REGISTRY}/pause:1"
+BASE = f"{REGISTRY}/base:1"
+EPOCH = "1700000000"
+"""SOURCE_DATE_EPOCH of all builds: the time that is written into images."""
+KEPT = 4
+"""Archives of earlier states that stay, for other worktrees on this machine."""
+_INPUTS = {
+    "gateway": ("contract", "sidecar"),
+    "operator": ("contract", "operator"),
+}
+# What a machine's own way to its package index needs: read during the build, never part of the image.
+_MOUNTS = ("/etc/ssl/certs", "/usr/local/share/ca-certificates", "/usr/share/ca-certificates", "/etc/pip.conf")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    reference: str
+    """What a pod calls it."""
+    archive: Path
+    """An OCI archive, for `ctr images import`."""
+
+
+def pause_image() -> Image:
+    """What holds a pod's namespaces: busybox, asleep."""
+    return _kept("pause", PAUSE, "1", _make_pause)
+
+
+def gateway_image() -> Image:
+    return _built("gateway")
+
+
+def operator_image() -> Image:
+    return _built("operator")
+
+
+def app_image() -> Image:
+    """An app as teams write them: the official `openai` SDK, and the provider that it calls, which is played."""
+    digest = _digest([REPOSITORY / "tests" / "cluster" / "app"], _base_key())
+    return _kept("app", f"{REGISTRY}/app:1", digest, _make_app)
+
+
+def made_images() -> Sequence[Image]:
+    """All of them. Raises Unavailable."""
+    return [pause_image(), gateway_image(), operator_image(), app_image()]
+
+
+def build(name: str, reference: str, storage: "Storage", *arguments: str) -> None:
+    """images/<name>/Dockerfile on our base, as a person would build it. Raises Unavailable."""
+    _build(storage, REPOSITORY / "images" / name / "Dockerfile", REPOSITORY, reference, *arguments)
+
+
+def layers(archive: Path) -> Sequence[str]:
+    """The digests of an archive's layers, uncompressed: equal digests are equal content, times and modes included."""
+    with tarfile.open(archive) as tar:
+
+        def read(path: str) -> dict[str, object]:
+            member = tar.extractfile(path)
+            assert member is not None, path
+            document: dict[str, object] = json.load(member)
+            return document
+
+        index = read("index.json")
+        manifest = read(_blob(index["manifests"][0]["digest"]))  # type: ignore[index]
+        config = read(_blob(manifest["config"]["digest"]))  # type: ignore[index]
+        found: list[str] = config["rootfs"]["diff_ids"]  # type: ignore[index]
+        return found
+
+
+def _blob(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+# --- buildah
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """buildah's, in a folder of ours: what the machine's own containers use is not touched."""
+
+    folder: Path
+
+    def run(self, *arguments: str) -> str:
+        done = subprocess.run(self.command(*arguments), env=_environment(), capture_output=True, text=True, timeout=600)
+        if done.returncode != 0:
+            raise Unavailable(f"buildah {arguments[0]} failed: {done.stderr.strip()[-2000:]}")
+        return done.stdout.strip()
+
+    def command(self, *arguments: str) -> list[str]:
+        return ["buildah", "--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), *arguments]
+
+    def save(self, reference: str, archive: Path) -> None:
+        part = archive.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        self.run("push", "--quiet", reference, f"oci-archive:{part}:{reference}")
+        part.replace(archive)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": os.environ.get("STORAGE_DRIVER", "overlay")}
+
+
+def folder() -> Path:
+    return cache_root() / "images"
+
+
+@contextmanager
+def opened_storage() -> Iterator[Storage]:
+    """The one storage, which one run uses at a time; our base is in it. Raises Unavailable."""
+    with locked(folder(), "images"):
+        storage = Storage(folder() / "storage")
+        if not storage.run("images", "--quiet", "--filter", f"reference={BASE}"):
+            _make_base(storage)
+        try:
+            yield storage
+        finally:
+            storage.run("rmi", "--prune")  # layers that no name holds
+
+
+def _built(name: str) -> Image:
+    inputs = [REPOSITORY / "images" / name / "Dockerfile", REPOSITORY / ".dockerignore", REPOSITORY / "LICENSE"]
+    inputs += [REPOSITORY / "requirements" / f"{lock}.txt" for lock in (name, "image-build")]
+    inputs += [REPOSITORY / part / piece for part in _INPUTS[name] for piece in ("pyproject.toml", "src")]
+    reference = f"{REGISTRY}/{name}:1"
+    return _kept(name, reference, _digest(inputs, _base_key()), lambda storage: build(name, reference, storage))
+
+
+def _kept(name: str, reference: str, digest: str, make: "Callable[[Storage], None]") -> Image:
+    """The archive for this digest, made first where it is not there."""
+    archive = folder() / f"{name}-{digest[:16]}.tar"
+    if not archive.exists():
+        if shutil.which("buildah") is None:
+            raise Unavailable("there is no buildah to build images with; on Debian: apt-get install buildah")
+        with opened_storage() as storage:
+            if not archive.exists():  # another run may have made it meanwhile
+                make(storage)
+                storage.save(reference, archive)
+        earlier = sorted(folder().glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in earlier[KEPT:]:
+            old.unlink(missing_ok=True)
+    archive.touch()
+    return Image(reference, archive)
+
+
+def _digest(paths: Sequence[Path], seed: str) -> str:
+    """Of the content of these files and folders."""
+    digest = hashlib.sha256(seed.encode())
+    for path in paths:
+        for file in sorted([path] if path.is_file() else path.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"\0{file.relative_to(REPOSITORY)}\0{file.stat().st_mode & 0o111}\0".encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _base_key() -> str:
+    return f"{SUITE} {PACKAGES} {EPOCH}"
+
+
+def _build(storage: Storage, dockerfile: Path, context: Path, reference: str, *arguments: str) -> None:
+    mounts = [mount for path in _MOUNTS if Path(path).exists() for mount in ("--volume", f"{path}:{path}:ro")]
+    values = ("--build-arg", f"BASE={BASE}", "--build-arg", f"SOURCE_DATE_EPOCH={EPOCH}", "--timestamp", EPOCH)
+    command = storage.command("bud", "--layers", *values, *mounts, *arguments, "-t", reference, "-f", str(dockerfile))
+    log = storage.folder / "build.log"
+    log.write_text("")
+    if told(f"image {reference}", [*command, str(context)], log, env=_environment()) != 0:
+        raise Unavailable(f"the image {reference} could not be built; the log is {log}, its end:\n{tail(log)}")
+
+
+def _make_base(storage: Storage) -> None:
+    """A small Debian with Python: what stands in for python:slim, which no registry here has."""
+    debootstrap = find("debootstrap")
+    if debootstrap is None:
+        raise Unavailable("there is no debootstrap to make a base image with; on Debian: apt-get install debootstrap")
+    root = storage.folder / "debian"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    log = storage.folder / "debootstrap.log"
+    log.write_text("")
+    command = [debootstrap, "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)]
+    if told("base image (debootstrap)", command, log) != 0:
+        raise Unavailable(f"debootstrap failed; the log is {log}, its end:\n{tail(log)}")
+    shutil.rmtree(root / "var" / "cache" / "apt", ignore_errors=True)
+    shutil.rmtree(root / "var" / "lib" / "apt" / "lists", ignore_errors=True)
+    _commit(storage, BASE, ["add", str(root), "/"], [])
+    shutil.rmtree(root)
+
+
+def _make_pause(storage: Storage) -> None:
+    busybox = find("busybox")
+    if busybox is None:
+        raise Unavailable("there is no busybox for the pause image; on Debian: apt-get install busybox-static")
+    entrypoint = ["--entrypoint", json.dumps(["/bin/busybox", "sleep", "1000000000"]), "--user", "65535:65535"]
+    _commit(storage, PAUSE, ["copy", busybox, "/bin/busybox"], entrypoint)
+
+
+def _make_app(storage: Storage) -> None:
+    context = REPOSITORY / "tests" / "cluster" / "app"
+    _build(storage, context / "Dockerfile", context, f"{REGISTRY}/app:1")
+
+
+def _commit(storage: Storage, reference: str, filling: Sequence[str], settings: Sequence[str]) -> None:
+    verb, *what = filling
+    container = storage.run("from", "scratch")
+    storage.run(verb, "--quiet", container, *what)
+    if settings:
+        storage.run("config", *settings, container)
+    storage.run("commit", "--quiet", "--rm", "--timestamp", EPOCH, container, reference)
