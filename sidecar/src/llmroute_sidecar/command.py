@@ -73,7 +73,27 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output-dir", type=Path, metavar="DIR", help="write one gateway's files there, for serve --config-dir"
     )
     compile_.set_defaults(command=_compile)
+
+    status = commands.add_parser(
+        "status",
+        help="show the gateways of a cluster: pods, revisions, breakers, errors (also: kubectl llmroute status)",
+        description="Shows the gateways of a cluster as their pods tell it. Uses kubectl and your own rights: to list "
+        "pods and llmroutes, and to get pods/proxy. Ends with 1 where a pod does not serve the newest revision.",
+    )
+    _add_cluster(status)
+    status.set_defaults(command=_status)
     return parser
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("gateway", nargs="?", help="this gateway alone")
+    scope = parser.add_mutually_exclusive_group()
+    scope.add_argument("-n", "--namespace", help="default: the one of kubectl's context")
+    scope.add_argument("-A", "--all-namespaces", action="store_true")
+    parser.add_argument("--context", help="of kubectl's configuration")
+    parser.add_argument("--kubeconfig", metavar="FILE", help="default: kubectl's own")
+    parser.add_argument("--kubectl", default="kubectl", metavar="PROGRAM", help="the kubectl to use (%(default)s)")
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: %(default)s")
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -217,6 +237,24 @@ def _compile(options: argparse.Namespace) -> int:
     from llmroute_sidecar.config.validate import run_compile
 
     return run_compile(options.file, options.gateway, options.namespace, options.output_dir, sys.stdout, sys.stderr)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from llmroute_sidecar.status.gather import gather
+    from llmroute_sidecar.status.kubectl import Kubectl, KubectlFailed
+    from llmroute_sidecar.status.show import as_json, as_text
+
+    given = (("--context", options.context), ("--kubeconfig", options.kubeconfig))
+    kubectl = Kubectl(options.kubectl, [f"{name}={value}" for name, value in given if value])
+    scope = ["-A"] if options.all_namespaces else ["-n", options.namespace] if options.namespace else []
+    try:
+        gateways = gather(kubectl, scope, options.gateway)
+    except KubectlFailed as error:
+        return _wrong(str(error))
+    if options.output == "text" and not gateways:
+        return _wrong("no gateway is here: no LLMRoute, and no pod with a gateway; -A looks into every namespace")
+    print(as_json(gateways) if options.output == "json" else as_text(gateways))  # noqa: T201 - a command's answer
+    return 0 if all(one.synced == len(one.pods) for one in gateways) else 1
 
 
 def _wrong(message: str) -> int:
