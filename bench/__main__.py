@@ -41,7 +41,7 @@ def main() -> int:
         "envoy": lambda: Envoy(provision.tools()),
         "portkey": lambda: Portkey(provision.portkey()),
         "litellm": lambda: LiteLlm(provision.litellm()),
-        OURS: lambda: Llmroute(arguments.gateway or _gateway()),
+        OURS: lambda: Llmroute(arguments.gateway or gateway_program()),
     }
     contenders: list[Contender] = []
     versions: dict[str, str] = {}
@@ -84,7 +84,7 @@ def main() -> int:
     return 0
 
 
-def _gateway() -> Path:
+def gateway_program() -> Path:
     """In the environment that is like the image's; where it cannot be made, in the one that measures."""
     environment = provision.gateway()
     if environment is None:
