@@ -5,6 +5,7 @@ from pathlib import Path
 
 from llmroute_contract.crd import crd_yaml
 from llmroute_sidecar.pipeline.errors import TABLE
+from monitoring.files import files as monitoring_files
 from tests.sidecar.failure_table import failures_page
 from tools.metrics_page import metrics_page
 
@@ -50,9 +51,11 @@ def generated() -> Mapping[Path, str]:
         REPOSITORY / "docs" / "errors.md": errors_page(),
         REPOSITORY / "docs" / "metrics.md": metrics_page(),
         REPOSITORY / "docs" / "failures.md": failures_page(),
+        **{REPOSITORY / path: text for path, text in monitoring_files().items()},
     }
 
 
 if __name__ == "__main__":
     for path, text in generated().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
