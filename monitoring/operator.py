@@ -87,6 +87,29 @@ WORK = Row(
     ),
 )
 
+PODS = Row(
+    "Do pods follow?",
+    (
+        Panel(
+            "Pods by state",
+            "Pods with a gateway, by how they stand to its revision.",
+            (Query("sum by (state) (llmroute_controller_pods)", "{{state}}"),),
+            kind="areas",
+        ),
+        Panel(
+            "Pods without a gateway",
+            "They ask for one and have none: made while no injector answered, or it declined. Make them anew.",
+            (Query("sum by (namespace) (llmroute_controller_pods_without_gateway)", "{{namespace}}"),),
+        ),
+        Panel(
+            "Questions to pods",
+            "Per second: the controller asks each pod's gateway for its status.",
+            (Query(rate("llmroute_controller_pod_questions_total", by="result", chosen=""), "{{result}}"),),
+            unit="ops",
+        ),
+    ),
+)
+
 OPERATOR = Dashboard(
-    "llmroute-operator", "llmroute / Operator", "The controller: life, queue, writes, failures.", (), (LIFE, WORK)
+    "llmroute-operator", "llmroute / Operator", "The controller: life, queue, writes, failures.", (), (LIFE, WORK, PODS)
 )

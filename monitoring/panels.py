@@ -90,11 +90,12 @@ def json_of(board: Dashboard) -> str:
 
 def _variable(name: str, before: Sequence[str]) -> build.QueryVariable:
     within = ", ".join(f'{one}=~"${one}"' for one in before)
+    series = f"llmroute_build_info{{{within}}}" if within else "llmroute_build_info"
     return (
         build.QueryVariable(name)
         .label(name.capitalize())
         .datasource(DATA_SOURCE)
-        .query(f"label_values(llmroute_build_info{{{within}}}, {name})")
+        .query(f"label_values({series}, {name})")
         .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dashboard.VariableSort.ALPHABETICAL_ASC)
         .multi(True)

@@ -305,6 +305,13 @@ def _controller_alerts(windows: Windows) -> Sequence[Alert]:
             "All routes were last read {{ $value | humanizeDuration }} ago.",
         ),
         Alert(
+            "LLMRoutePodsWithoutGateway",
+            "warning",
+            "10m",
+            (Condition("sum by (namespace) (llmroute_controller_pods_without_gateway)", "> 0"),),
+            "{{ $value }} pods in {{ $labels.namespace }} ask for a gateway and have none.",
+        ),
+        Alert(
             "LLMRouteWritesNeverEnd",
             "warning",
             "30m",
