@@ -11,6 +11,7 @@ from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
 from llmroute_sidecar.server.connection import Connection
 from llmroute_sidecar.server.head import ServerLimits
+from llmroute_sidecar.server.room import Room
 from llmroute_sidecar.server.turn import Turn
 
 LIMITS = ServerLimits(head=1024, header_count=20, path=200, body=500, discard=100, pipelined=64, waiting=300)
@@ -123,7 +124,8 @@ async def answers(pieces: list[bytes], meanwhile: Callable[[Connection], Awaitab
     """What comes back for `pieces`, each a packet; checked for calls that were not closed, or twice."""
     handler, transport = Echo(), Transport()
     connections: set[Connection] = set()
-    connection = Connection(handler, LIMITS, asyncio.get_running_loop(), connections)
+    room = Room(LIMITS.bodies)
+    connection = Connection(handler, LIMITS, asyncio.get_running_loop(), connections, room)
     connection.connection_made(transport)
     waiting = list(pieces)
     for _ in range(2000):
@@ -137,6 +139,7 @@ async def answers(pieces: list[bytes], meanwhile: Callable[[Connection], Awaitab
     connection.connection_lost(None)
     assert handler.begun == handler.ended
     assert not connections
+    assert room.free == LIMITS.bodies
     return _without_spans(bytes(transport.written))
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # each command imports what it needs only: `validate` should 
 DEFAULT_SECRETS_DIR = "/var/run/llmroute/secrets"
 LITELLM_PYTHON = "LLMROUTE_LITELLM_PYTHON"
 POD_NAME = "POD_NAME"
+MIB = 1024 * 1024
 """The pod's own name, from the injector: by it a gateway knows its share of limits over all pods."""
 
 
@@ -119,6 +120,20 @@ def _add_ports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--admin-host", default="127.0.0.1", help="address of the admin port (%(default)s)")
     parser.add_argument("--admin-port", type=_port, default=8791, help="admin port (%(default)s; 0: any free one)")
     parser.add_argument(
+        "--max-body",
+        type=_mebibytes,
+        default=32,
+        metavar="MIB",
+        help="a request's body may have so much (%(default)s MiB)",
+    )
+    parser.add_argument(
+        "--max-bodies",
+        type=_mebibytes,
+        default=128,
+        metavar="MIB",
+        help="the bodies of all calls under way may have so much; who comes with more is told 503 (%(default)s MiB)",
+    )
+    parser.add_argument(
         "--grace", type=float, default=30.0, help="seconds for calls under way at the end (%(default)s)"
     )
 
@@ -164,6 +179,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _mebibytes(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB from 1 to 4096")
+    return int(text)
+
+
 def _serve(options: argparse.Namespace) -> int:
     from llmroute_sidecar.config.directory import DirectorySource
     from llmroute_sidecar.config.environment import EnvironmentSource
@@ -197,6 +218,7 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
 
     from llmroute_sidecar import process
     from llmroute_sidecar.config.reload import Reloader
+    from llmroute_sidecar.server.head import ServerLimits
     from llmroute_sidecar.telemetry import log
     from llmroute_sidecar.telemetry.otlp_settings import read_settings
     from llmroute_sidecar.upstream.worker import WorkerSettings
@@ -213,6 +235,7 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
         options.admin_host,
         options.admin_port,
         options.grace,
+        ServerLimits(body=options.max_body * MIB, bodies=max(options.max_body, options.max_bodies) * MIB),
         litellm=WorkerSettings(options.litellm_python, options.litellm_idle),
         otlp=otlp,
     )

@@ -26,6 +26,7 @@ ErrorCode = Literal[
     "circuit_open",
     "upstream_failed",
     "not_ready",
+    "overloaded",
     "internal_error",
 ]
 
@@ -67,6 +68,9 @@ TABLE: Mapping[ErrorCode, Row] = {
     "circuit_open": Row(503, "server_error", "overloaded_error", "every candidate's breaker is open, or it rests"),
     "upstream_failed": Row(502, "server_error", "api_error", "every candidate failed", retry=False),
     "not_ready": Row(503, "server_error", "overloaded_error", "draining, or no configuration yet"),
+    "overloaded": Row(
+        503, "server_error", "overloaded_error", "too many connections, or large bodies, are under way at once"
+    ),
     "internal_error": Row(500, "server_error", "api_error", "a fault of the gateway itself", retry=False),
 }
 

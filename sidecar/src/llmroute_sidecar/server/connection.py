@@ -36,7 +36,8 @@ import httptools
 
 from llmroute_sidecar.pipeline.call import READ_HERE, Call, take_over_ids
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
-from llmroute_sidecar.server.head import ServerLimits, body_too_large, head_too_large, wrong_with_head
+from llmroute_sidecar.server.head import ServerLimits, body_too_large, head_too_large, no_room, wrong_with_head
+from llmroute_sidecar.server.room import COUNTED_FROM_BYTES, Room
 from llmroute_sidecar.server.turn import Turn
 from llmroute_sidecar.telemetry.log import exception_text
 from llmroute_sidecar.upstream.exchange import Headers
@@ -76,15 +77,21 @@ _LINGER_SECONDS = 2.0
 
 
 class Connection(asyncio.Protocol):
-    """A client's connection. `connections` holds all open ones, for the drain."""
+    """A client's connection. `connections` holds all open ones, for the drain; `room` is what their bodies share."""
 
     def __init__(
-        self, handler: Handler, limits: ServerLimits, loop: asyncio.AbstractEventLoop, connections: set["Connection"]
+        self,
+        handler: Handler,
+        limits: ServerLimits,
+        loop: asyncio.AbstractEventLoop,
+        connections: set["Connection"],
+        room: Room,
     ) -> None:
         self._handler = handler
         self._limits = limits
         self._loop = loop
         self._connections = connections
+        self._room = room
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._client_ip = ""
@@ -120,6 +127,8 @@ class Connection(asyncio.Protocol):
         self._client_ip = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         self._connections.add(self)
         self._arm(self._limits.head_seconds)
+        if len(self._connections) > self._limits.connections:
+            self._refuse_broken("overloaded", f"{self._limits.connections} connections are open; try again")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._connections.discard(self)
@@ -143,6 +152,9 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
 
     def _closed(self, turn: Turn, status: int) -> None:
+        if turn.held:
+            self._room.give_back(turn.held)
+            turn.held = 0
         if turn.opened and turn.call is not None:
             turn.opened = False
             self._handler.close(turn.call, status)
@@ -330,12 +342,23 @@ class Connection(asyncio.Protocol):
         if turn.refused is None and turn.size > self._limits.body:
             assert turn.call is not None
             turn.refused = self._handler.refuse(turn.call, "request_too_large", body_too_large(self._limits))
+        elif turn.refused is None and turn.size > COUNTED_FROM_BYTES and not self._hold(turn):
+            assert turn.call is not None
+            turn.refused = self._handler.refuse(turn.call, "overloaded", no_room(self._limits))
         if turn.refused is None:
             turn.add(body)
             return
         turn.body = b""
         if turn.size > self._limits.discard and turn is self._queue[0]:
             self._answer_early(turn)
+
+    def _hold(self, turn: Turn) -> bool:
+        """Whether there is room for the turn's body as it is now; if so, it is the turn's until its end."""
+        grown = turn.size - turn.held
+        if not self._room.take(grown):
+            return False
+        turn.held += grown
+        return True
 
     def on_message_complete(self) -> None:
         turn = self._turn

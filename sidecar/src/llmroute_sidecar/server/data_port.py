@@ -15,6 +15,7 @@ from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.server import endpoints
 from llmroute_sidecar.server.connection import Connection
 from llmroute_sidecar.server.head import ServerLimits
+from llmroute_sidecar.server.room import Room
 from llmroute_sidecar.server.turn import Turn
 from llmroute_sidecar.telemetry.metrics import Metrics
 
@@ -32,6 +33,7 @@ class DataPort:
         self._limits = limits
         self._loop = loop
         self._connections: set[Connection] = set()
+        self._room = Room(limits.bodies)
         self._server: asyncio.Server | None = None
         self._open_endpoints: Mapping[str, Callable[[Call], Answer]] = {
             "/health": lambda _: endpoints.health(),
@@ -43,7 +45,7 @@ class DataPort:
     async def listen(self, host: str, port: int) -> int:
         """Opens the port and returns its number (of use with port 0). Raises OSError."""
         self._server = await self._loop.create_server(
-            lambda: Connection(self, self._limits, self._loop, self._connections), host, port, backlog=2048
+            lambda: Connection(self, self._limits, self._loop, self._connections, self._room), host, port, backlog=2048
         )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
@@ -105,7 +107,7 @@ class DataPort:
         self._gateway.answer(call, reply, endpoint)
 
     def refuse(self, call: Call, code: ErrorCode, message: str) -> Answer:
-        return self._gateway.refuse(call, code, message)
+        return self._gateway.refuse(call, code, message, retry_after=1.0 if code == "overloaded" else None)
 
     def close(self, call: Call, status: int) -> None:
         self._gateway.close(call, status)

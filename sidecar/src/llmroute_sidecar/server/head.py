@@ -13,7 +13,11 @@ from llmroute_sidecar.pipeline.errors import ErrorCode
 class ServerLimits:
     """Bounds on what one client may ask of a connection. Sizes in bytes, times in seconds."""
 
+    connections: int = 4096
+    """Open at a time."""
     body: int = 32 * 1024 * 1024
+    bodies: int = 128 * 1024 * 1024
+    """Of all calls together (room.py)."""
     head: int = 64 * 1024
     header_count: int = 128
     path: int = 8 * 1024
@@ -70,6 +74,10 @@ def wrong_with_head(
 
 def body_too_large(limits: ServerLimits) -> str:
     return f"the body is above {limits.body} bytes"
+
+
+def no_room(limits: ServerLimits) -> str:
+    return f"the bodies of all calls under way would be above {limits.bodies} bytes; try again"
 
 
 def head_too_large(limits: ServerLimits) -> str:

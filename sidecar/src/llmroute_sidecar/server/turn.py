@@ -43,6 +43,7 @@ class Turn:
         "call",
         "expects_continue",
         "head_only",
+        "held",
         "http10",
         "keep_alive",
         "length",
@@ -63,6 +64,8 @@ class Turn:
         self.call: Call | None = None
         self.body: bytes | bytearray = b""
         self.size = 0
+        self.held = 0
+        """Bytes taken of the room that all bodies have."""
         self.length = 0
         self.body_complete = False
         self.expects_continue = False
