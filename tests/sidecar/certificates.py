@@ -23,6 +23,12 @@ class Authority:
 
     def server(self, name: str = "IP:127.0.0.1", *, expired: bool = False) -> ssl.SSLContext:
         """The context of a server whose certificate is for `name`, as openssl writes alternative names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.certificate(name, expired=expired))
+        return context
+
+    def certificate(self, name: str = "IP:127.0.0.1", *, expired: bool = False) -> tuple[Path, Path]:
+        """The files of such a certificate and of its key; a client may show it, too."""
         file = f"{name.replace(':', '-')}{'-expired' if expired else ''}"
         (self._folder / f"{file}.ext").write_text(f"subjectAltName={name}\n")
         self._openssl("req", *_CURVE, "-keyout", f"{file}.key", "-out", f"{file}.csr", "-subj", "/CN=upstream")
@@ -30,9 +36,7 @@ class Authority:
             "x509", "-req", "-in", f"{file}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
             "-extfile", f"{file}.ext", "-days", "-1" if expired else "2", "-out", f"{file}.crt",
         )  # fmt: skip
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._folder / f"{file}.crt", self._folder / f"{file}.key")
-        return context
+        return self._folder / f"{file}.crt", self._folder / f"{file}.key"
 
     def _openssl(self, *arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=self._folder, check=True, capture_output=True)

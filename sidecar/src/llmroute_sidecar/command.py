@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # each command imports what it needs only: `validate` should not pay for the server
+    from llmroute_contract.compiled import CompiledSharedState
     from llmroute_sidecar.config.source import Source
     from llmroute_sidecar.process import Observer
 
@@ -23,6 +24,8 @@ LITELLM_PYTHON = "LLMROUTE_LITELLM_PYTHON"
 POD_NAME = "POD_NAME"
 MIB = 1024 * 1024
 """The pod's own name, from the injector: by it a gateway knows its share of limits over all pods."""
+SHARED_STATE_URL = "GATEWAY_SHARED_STATE_URL"
+SHARED_STATE_SECRET = "GATEWAY_SHARED_STATE_SECRET"  # noqa: S105 - a variable's name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ports(serve)
     _add_otlp(serve)
     _add_litellm(serve)
+    _add_shared_state(serve)
     _add_log_level(serve, "info")
     serve.set_defaults(command=_serve)
 
@@ -56,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ports(run)
     _add_otlp(run)
     _add_litellm(run)
+    _add_shared_state(run)
     # What else `serve` logs is told on stderr, in words.
     _add_log_level(run, "error")
     run.set_defaults(command=_run)
@@ -156,6 +161,23 @@ def _add_litellm(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_shared_state(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shared-state-url",
+        metavar="URL",
+        default=os.environ.get(SHARED_STATE_URL) or None,
+        help="Valkey or Redis, where this gateway's limits of scope Gateway are counted together with its other "
+        f"processes': rediss://host:6379/0; counts before what the configuration says (${SHARED_STATE_URL})",
+    )
+    parser.add_argument(
+        "--shared-state-secret",
+        metavar="NAME",
+        default=os.environ.get(SHARED_STATE_SECRET) or None,
+        help="the Secret in --secrets-dir that goes with it: username, password, ca.crt, tls.crt, tls.key, all "
+        f"optional (${SHARED_STATE_SECRET})",
+    )
+
+
 def _add_log_level(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--log-level",
@@ -229,6 +251,10 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
         otlp = read_settings(os.environ, options.otlp_endpoint, VERSION, logging.getLogger("llmroute.otlp").warning)
     except ValueError as error:
         return _wrong(f"--otlp-endpoint {error}")
+    try:
+        shared_state = _shared_state(options)
+    except ValueError as error:
+        return _wrong(f"--shared-state-url {error}")
     settings = process.Settings(
         options.host,
         options.port,
@@ -241,13 +267,24 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            reloader = Reloader(source, pod=os.environ.get(POD_NAME, ""))
+            reloader = Reloader(source, pod=os.environ.get(POD_NAME, ""), shared_state=shared_state)
             runner.run(process.run(reloader, settings, writer, observer))
     except process.CannotListen as error:
         return _wrong(str(error))
     finally:
         logging.shutdown()
     return 0
+
+
+def _shared_state(options: argparse.Namespace) -> "CompiledSharedState | None":
+    """Raises ValueError where the address is none."""
+    from llmroute_contract.compiled import CompiledSharedState
+    from llmroute_contract.shared_state import parse_shared_state_url
+
+    if options.shared_state_url is None:
+        return None
+    parse_shared_state_url(options.shared_state_url)
+    return CompiledSharedState(options.shared_state_url, options.shared_state_secret)
 
 
 def _validate(options: argparse.Namespace) -> int:

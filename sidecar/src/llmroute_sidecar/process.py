@@ -162,6 +162,7 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     data_port.shut()
     admin.should_exit = True
     await asyncio.gather(watch, admin_task, return_exceptions=True)
+    await gateway.end()
     await workers.end()
     if exporter is not None:
         await exporter.close(FLUSH_SECONDS)

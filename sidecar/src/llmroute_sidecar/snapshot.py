@@ -52,6 +52,18 @@ class TlsMaterial:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedState:
+    """Where limits of scope Gateway are counted, and of which gateway."""
+
+    url: str
+    namespace: str
+    gateway: str
+    username: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+    tls: TlsMaterial | None
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
     """One provider endpoint, ready to be called. `id` is `<route>/<name>`; times are seconds."""
 
@@ -78,6 +90,12 @@ class Upstream:
     retry_burst: int = 10
     metered: tuple[Limit, ...] = field(default=(), compare=False)
     """All `per: Upstream`, where any is on more than requests; else none."""
+    shared: tuple[Limit, ...] = field(default=(), compare=False)
+    """`per: Upstream` and of scope Gateway, where there is a shared state; such are in neither of the others."""
+    fail_closed: bool = field(default=False, compare=False)
+    """What becomes of these while it is away (`Route.fail_closed`)."""
+    breaker_shared: bool = field(default=False, compare=False)
+    """Whether its openings are told to the gateway's other pods."""
     prices: PriceList = field(default=NO_PRICES, compare=False)
     litellm: c.CompiledLitellm | None = None
     fixed_headers: tuple[tuple[bytes, bytes], ...] = field(init=False, repr=False, compare=False)
@@ -107,6 +125,10 @@ class Route:
     log_sample: tuple[SampleRule, ...] = ()
     metered: tuple[Limit, ...] = ()
     """All per Client, Model and Gateway, where any is on more than requests; else none."""
+    shared: tuple[Limit, ...] = ()
+    """Those of scope Gateway, where there is a shared state; such are in neither of the others."""
+    fail_closed: bool = False
+    """Whether a call is refused that one of these applies to while the shared state is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +161,15 @@ class Snapshot:
     model_names: frozenset[str]
     """The configured model names, which metrics may use as labels."""
     meters_upstreams: bool = False
-    """Whether any upstream has limits of its own on more than requests."""
+    """Whether any upstream has limits of its own on more than requests, or shared ones."""
+    shared_state: SharedState | None = None
+
+    def shared_limits(self) -> Iterator[Limit]:
+        """Those that are counted together with other pods."""
+        for route in self.routes.values():
+            yield from route.shared
+        for upstream in self.upstreams.values():
+            yield from upstream.shared
 
     def limits(self) -> Iterator[Limit]:
         """All of them; one may come more than once."""
@@ -149,6 +179,7 @@ class Snapshot:
         for upstream in self.upstreams.values():
             yield from upstream.limits
             yield from upstream.metered
+        yield from self.shared_limits()
 
 
 def build(
@@ -166,11 +197,19 @@ def build(
     keys: list[tuple[bytes, Client]] = []
     default: tuple[str, str] | None = None
     default_model: str | None = None
+    together = bool(index.shared_state)
     for route in routes:
-        limits, metered = _limits(route, lambda limit: limit.per == "Upstream")
+        limits, metered, shared = _limits(route, lambda limit: limit.per == "Upstream", together=together)
         prices = _prices(route)
         for upstream in route.upstreams:
-            made = replace(_upstream(route.name, upstream, limits, secrets, missing), metered=metered, prices=prices)
+            made = replace(
+                _upstream(route.name, upstream, limits, secrets, missing),
+                metered=metered,
+                shared=shared,
+                fail_closed=route.when_unavailable == "FailClosed",
+                breaker_shared=together and upstream.breaker_scope == "Gateway",
+                prices=prices,
+            )
             upstreams[made.id] = made
         own = _own_models(route.upstreams)
         entries += [_entry(route.name, model, own) for model in route.models]
@@ -182,14 +221,15 @@ def build(
         revision=revision or index.revision,
         namespace=index.namespace,
         gateway=index.gateway,
-        routes={route.name: _route(route) for route in routes},
+        routes={route.name: _route(route, together=together) for route in routes},
         upstreams=upstreams,
         models=ModelTable(_first_of_each_name(entries), default, default_model),
         keys=KeyRing.build(keys),
         open=not routes or any(route.auth.mode == "None" for route in routes),
+        shared_state=_shared_state(index, secrets, missing),
         missing_secrets=tuple(missing),
         model_names=frozenset(entry.name for entry in entries),
-        meters_upstreams=any(upstream.metered for upstream in upstreams.values()),
+        meters_upstreams=any(upstream.metered or upstream.shared for upstream in upstreams.values()),
     )
 
 
@@ -200,19 +240,50 @@ def _first_of_each_name(entries: Iterable[ModelEntry]) -> list[ModelEntry]:
     return list(first.values())
 
 
-def _route(route: c.CompiledRoute) -> Route:
-    limits, metered = _limits(route, lambda limit: limit.per != "Upstream")
+def _shared_state(index: c.CompiledGateway, secrets: Secrets, missing: list[MissingSecret]) -> SharedState | None:
+    """Of its Secret each entry may be missing; that all of it is, is told."""
+    config = index.shared_state
+    if not config:
+        return None
+    entries = secrets.entries(config.secret) if config.secret is not None else {}
+    if entries is None:
+        missing.append(MissingSecret("", "--shared-state-secret", config.secret or "", None))
+        entries = {}
+    tls = TlsMaterial(entries.get("ca.crt"), entries.get("tls.crt"), entries.get("tls.key"))
+    username, password = (_one_line(entries.get(name)) for name in ("username", "password"))
+    return SharedState(config.url, index.namespace, index.gateway, username, password, tls)
+
+
+def _one_line(value: bytes | None) -> str | None:
+    """Without the newline that files end in; None where nothing is left."""
+    return None if value is None else value.decode("utf-8", "surrogateescape").rstrip("\r\n") or None
+
+
+def _route(route: c.CompiledRoute, *, together: bool) -> Route:
+    limits, metered, shared = _limits(route, lambda limit: limit.per != "Upstream", together=together)
     rules = tuple(SampleRule(rule.status, rule.client, rule.model, rule.rate) for rule in route.log_sample)
-    return Route(route.name, route.generation, route.auth.mode == "None", limits, rules, metered)
+    return Route(
+        route.name,
+        route.generation,
+        route.auth.mode == "None",
+        limits,
+        rules,
+        metered,
+        shared,
+        route.when_unavailable == "FailClosed",
+    )
 
 
 def _limits(
-    route: c.CompiledRoute, chosen: Callable[[c.CompiledLimit], bool]
-) -> tuple[tuple[RequestLimit, ...], tuple[Limit, ...]]:
-    """Those on requests; and all of them, where there are others."""
-    every = tuple(_limit(route.name, limit) for limit in route.limits if chosen(limit))
+    route: c.CompiledRoute, chosen: Callable[[c.CompiledLimit], bool], *, together: bool
+) -> tuple[tuple[RequestLimit, ...], tuple[Limit, ...], tuple[Limit, ...]]:
+    """Of those counted in the pod, those on requests, and all of them, where there are others; and those counted
+    together, where there is a state to share (`together`)."""
+    picked = [limit for limit in route.limits if chosen(limit)]
+    every = tuple(_limit(route.name, limit) for limit in picked if not together or limit.scope == "Pod")
     requests = tuple(limit for limit in every if isinstance(limit, RequestLimit))
-    return requests, () if len(requests) == len(every) else every
+    shared = tuple(_limit(route.name, limit) for limit in picked if together and limit.scope == "Gateway")
+    return requests, () if len(requests) == len(every) else every, shared
 
 
 def _limit(route: str, limit: c.CompiledLimit) -> Limit:

@@ -41,6 +41,7 @@ from llmroute_sidecar.pipeline.events import Beginning, BeginningScan, WholeEven
 from llmroute_sidecar.pipeline.glimpse import BEGINNING_BYTES, priced, usage_told
 from llmroute_sidecar.pipeline.headers import answer_headers, content_length, header_map, request_headers
 from llmroute_sidecar.pipeline.keep_alive import KeepAlive
+from llmroute_sidecar.pipeline.together import Uncounted
 from llmroute_sidecar.pipeline.trace import trace_attempt, trace_attempt_end
 from llmroute_sidecar.policy.breaker import Outcome, Permit, Shut
 from llmroute_sidecar.policy.limits import Limiter, Refused
@@ -72,6 +73,8 @@ class GaveUp:
     """Nothing else went wrong than that upstreams asked for a pause: after it the same call may well succeed."""
     retry_after: float | None
     limited: Refused | None
+    uncounted: bool
+    """A candidate was passed over as its limits could not be counted."""
 
 
 class _Failed(Exception):
@@ -140,6 +143,8 @@ class AttemptEngine:
                 permit = self._admit(call, candidate, upstream, attempt, chain)
                 if permit is None:
                     break
+                if upstream.config.shared and not await self._counted(call, candidate, upstream, permit, chain):
+                    break
                 try:
                     await self._attempt(call, fields, candidate, upstream, permit, reply, deadline, keep_alive)
                 except _Failed as failed:
@@ -158,7 +163,7 @@ class AttemptEngine:
                     return None
             if self._now() >= deadline:
                 break
-        return GaveUp(chain.tried, chain.throttled, chain.soonest, chain.limited)
+        return GaveUp(chain.tried, chain.throttled, chain.soonest, chain.limited, chain.uncounted)
 
     def _admit(
         self, call: Call, candidate: Candidate, upstream: LiveUpstream, attempt: int, chain: "_Chain"
@@ -186,11 +191,41 @@ class AttemptEngine:
             return None
         if attempt == 1 and not again:
             upstream.retries.first_try()
+        if not upstream.config.shared:  # else it is counted first
+            self._begin(call, candidate, upstream, chain)
+        return permit
+
+    def _begin(self, call: Call, candidate: Candidate, upstream: LiveUpstream, chain: "_Chain") -> None:
         self._count(call, candidate, upstream)
         chain.tried = True
         call.target, call.target_model = upstream.config, candidate.upstream_model
         call.tries += 1
-        return permit
+
+    async def _counted(
+        self, call: Call, candidate: Candidate, upstream: LiveUpstream, permit: Permit, chain: "_Chain"
+    ) -> bool:
+        """Counts an attempt in limits of its upstream that other pods count too; False where they have no room, or
+        cannot be counted, which is noted."""
+        assert call.meter is not None
+        refused: Refused | Uncounted | None = None
+        counted = False
+        try:
+            refused = await call.meter.take_together(candidate, upstream.config)
+            counted = refused is None
+        finally:
+            if not counted:
+                upstream.breaker.record(permit, Outcome.NEUTRAL, self._now())
+        if refused is None:
+            self._begin(call, candidate, upstream, chain)
+            return True
+        chain.soonest = _sooner(chain.soonest, refused.retry_after)
+        if isinstance(refused, Uncounted):
+            chain.uncounted = True
+            self._note(call, candidate, upstream, "limits_unavailable")
+        else:
+            chain.limited = refused
+            self._note(call, candidate, upstream, "limit_reached")
+        return False
 
     def _pause(
         self,
@@ -244,7 +279,7 @@ class AttemptEngine:
     def _count(self, call: Call, candidate: Candidate, upstream: LiveUpstream) -> None:
         if call.meter is not None:
             call.meter.begin(candidate, upstream.config)
-        if upstream.config.limits and not upstream.config.metered:
+        if upstream.config.limits and not upstream.config.metered and not upstream.config.shared:
             self._limiter.admit([(limit, upstream.config.id) for limit in upstream.config.limits], self._now())
 
     def _note(
@@ -487,6 +522,7 @@ class _Chain(msgspec.Struct):
     throttled: bool = True
     soonest: float | None = None
     limited: Refused | None = None
+    uncounted: bool = False
     failed: list[tuple[str, str]] = msgspec.field(default_factory=list)
     """Targets: upstream and the model there."""
 

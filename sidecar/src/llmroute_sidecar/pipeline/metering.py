@@ -6,8 +6,9 @@
                      end         settle those of the upstream: refunded where nothing was delivered
     Gateway.close    close       settle those of the route, give back its slots   (exactly once for each call)
 
-What counts is behind `policy.limits.ledger.Counter`. What was used is told to whoever wants to know in `Call.usage`.
-A client that leaves while an upstream is at work on its call has used the prompt: it was sent.
+What counts is `policy.limits.ledger.Ledger`, with `together.py` where other pods count too. What was used is told to
+whoever wants to know in `Call.usage`. A client that leaves while an upstream is at work on its call has used the
+prompt: it was sent.
 """
 
 import asyncio
@@ -19,9 +20,10 @@ import msgspec
 
 from llmroute_sidecar.pipeline.body import RequestFields
 from llmroute_sidecar.pipeline.standing import standing_headers
+from llmroute_sidecar.pipeline.together import Together, Uncounted
 from llmroute_sidecar.pipeline.usage import Pieces, Reading, StreamReader, TailReader, Usage
 from llmroute_sidecar.policy.limits.demand import Demand, LearntOutputs
-from llmroute_sidecar.policy.limits.ledger import Counter, InLine, Lease, Moment, Use
+from llmroute_sidecar.policy.limits.ledger import InLine, Lease, Ledger, Moment, PodLease, Use
 from llmroute_sidecar.policy.limits.rules import BudgetLimit, Refused, TokenLimit
 from llmroute_sidecar.policy.limits.slots import Slot, Ticket
 from llmroute_sidecar.policy.plan import DEFAULT_NAME, Candidate
@@ -39,33 +41,57 @@ _NOTHING = Usage(0, 0, estimated=False, cost=0)
 class Metering:
     """Makes meters and admits their calls. One for a process."""
 
-    def __init__(self, counter: Counter, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, counter: Ledger, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
         self.counter = counter
         self.metrics = metrics
         self.learnt = LearntOutputs()
         self._loop = loop
+        self.together = Together(self.take, self.now, metrics)
 
     def now(self) -> Moment:
         return Moment(self._loop.time(), time.time())
 
-    def meter(self, path: str, fields: RequestFields, first: Candidate, upstream: Upstream, uses: list[Use]) -> "Meter":
-        """For a call that is limited by `uses` and will probably be served by `first` at `upstream`."""
+    def meter(
+        self,
+        path: str,
+        fields: RequestFields,
+        first: Candidate,
+        upstream: Upstream,
+        uses: list[Use],
+        shared: Sequence[Use] = (),
+    ) -> "Meter":
+        """For a call that is limited by `uses`, and together with other pods by `shared`, and will probably be served
+        by `first` at `upstream`."""
         output = 0
         if path in _WRITES_TEXT:
             output = fields.max_output if fields.max_output is not None else self.learnt.expect(first.entry.name)
         demand = Demand(fields.prompt_tokens, output)
-        return Meter(self, path, fields, demand, _cost(upstream, first, demand.input, demand.output) or 0, uses)
+        cost = _cost(upstream, first, demand.input, demand.output) or 0
+        return Meter(self, path, fields, demand, cost, uses, shared)
 
     async def admit(self, meter: "Meter") -> Refused | None:
         """Takes what the call needs, after a wait where there is a line for it."""
+        taken = await self.take(meter.uses, meter.demand, meter.cost)
+        if isinstance(taken, Refused):
+            return taken
+        meter.lease = taken
+        return None
+
+    async def admit_together(self, meter: "Meter", *, fail_closed: bool) -> Refused | Uncounted | None:
+        """The same, where other pods count too."""
+        taken = await self.together.admit(meter.uses, meter.shared, meter.demand, meter.cost, fail_closed=fail_closed)
+        if isinstance(taken, Refused | Uncounted):
+            return taken
+        meter.lease = taken
+        return None
+
+    async def take(self, uses: Sequence[Use], demand: Demand, cost: int) -> PodLease | Refused:
+        """Counts in this pod."""
         held: list[Slot] = []
         while True:
-            outcome = self.counter.admit(meter.uses, meter.demand, meter.cost, self.now(), held)
-            if isinstance(outcome, Refused):
-                return outcome
+            outcome = self.counter.admit(uses, demand, cost, self.now(), held)
             if not isinstance(outcome, InLine):
-                meter.lease = outcome
-                return None
+                return outcome
             try:
                 refused = await self._wait(outcome.ticket)
             except BaseException:  # the client has left, most likely
@@ -119,10 +145,30 @@ class _Attempt:
 class Meter:
     """Of one call."""
 
-    __slots__ = ("_attempt", "_closed", "_fields", "_metering", "_path", "_usage", "cost", "demand", "lease", "uses")
+    __slots__ = (
+        "_attempt",
+        "_closed",
+        "_fields",
+        "_metering",
+        "_path",
+        "_taken",
+        "_usage",
+        "cost",
+        "demand",
+        "lease",
+        "shared",
+        "uses",
+    )
 
     def __init__(
-        self, metering: Metering, path: str, fields: RequestFields, demand: Demand, cost: int, uses: list[Use]
+        self,
+        metering: Metering,
+        path: str,
+        fields: RequestFields,
+        demand: Demand,
+        cost: int,
+        uses: list[Use],
+        shared: Sequence[Use],
     ) -> None:
         self._metering = metering
         self._path = path
@@ -131,6 +177,9 @@ class Meter:
         self.cost = cost
         """Of the demand, at the price of the first candidate."""
         self.uses = uses
+        self.shared = shared
+        self._taken: Lease | None = None
+        """For an attempt that is about to begin, where its upstream is counted by other pods too."""
         self.lease: Lease | None = None
         self._attempt: _Attempt | None = None
         self._usage: Usage | None = None
@@ -144,18 +193,31 @@ class Meter:
         counter, now = self._metering.counter, self._metering.now()
         return counter.refusal(_of(upstream), self.demand, self._cost_at(candidate, upstream), now)
 
+    async def take_together(self, candidate: Candidate, upstream: Upstream) -> Refused | Uncounted | None:
+        """Takes an attempt's part of limits that other pods count too, and of the upstream's others; `begin` follows,
+        or `give_back`."""
+        shared = [(limit, upstream.id) for limit in upstream.shared]
+        cost = self._cost_at(candidate, upstream)
+        together = self._metering.together
+        uses = [(limit, upstream.id) for limit in upstream.metered or upstream.limits]
+        taken = await together.admit(uses, shared, self.demand, cost, fail_closed=upstream.fail_closed)
+        if isinstance(taken, Refused | Uncounted):
+            return taken
+        self._taken = taken
+        return None
+
     def begin(self, candidate: Candidate, upstream: Upstream) -> None:
         """An attempt begins, in the same breath as `refused_by` found room for it."""
-        lease: Lease | None = None
-        if upstream.metered:
+        lease, self._taken = self._taken, None
+        if upstream.metered and lease is None:
             now = self._metering.now()
             taken = self._metering.counter.admit(_of(upstream), self.demand, self._cost_at(candidate, upstream), now)
             if isinstance(taken, InLine):
                 taken.ticket.leave()  # limits per Upstream have no line
             elif not isinstance(taken, Refused):
                 lease = taken
-        reads = any(isinstance(limit, TokenLimit | BudgetLimit) for limit, _ in self.uses) or any(
-            isinstance(limit, TokenLimit | BudgetLimit) for limit in upstream.metered
+        reads = any(isinstance(limit, TokenLimit | BudgetLimit) for limit, _ in (*self.uses, *self.shared)) or any(
+            isinstance(limit, TokenLimit | BudgetLimit) for limit in (*upstream.metered, *upstream.shared)
         )
         self._attempt = _Attempt(candidate, upstream, lease, reads)
 
@@ -278,7 +340,10 @@ class Meter:
             metering.metrics.usage_estimated.add()
         elif self._path in _WRITES_TEXT and attempt.status < 400:
             metering.learnt.learn(attempt.candidate.entry.name, usage.output)
-        budgets = any(isinstance(limit, BudgetLimit) for limit, _ in (*self.uses, *_of(attempt.upstream)))
+        limits = (*self.uses, *self.shared, *_of(attempt.upstream))
+        budgets = any(isinstance(limit, BudgetLimit) for limit, _ in limits) or any(
+            isinstance(limit, BudgetLimit) for limit in attempt.upstream.shared
+        )
         if usage.cost is None and budgets:
             metering.metrics.price_unknown(_label(attempt.candidate))
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
 from llmroute_sidecar.pipeline.body import JSON_PATHS, BadBody, RequestFields, read_fields
@@ -18,12 +18,14 @@ from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
 from llmroute_sidecar.pipeline.form import is_form, read_form
 from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.pipeline.metering import Metering
-from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of
+from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of, standing_together
 from llmroute_sidecar.pipeline.tell import is_told, log_line, tell_metrics
+from llmroute_sidecar.pipeline.together import Uncounted
 from llmroute_sidecar.pipeline.trace import begin_trace, end_trace
 from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
 from llmroute_sidecar.policy.limits.ledger import Ledger, Use
 from llmroute_sidecar.policy.limits.rules import Limit, Refused
+from llmroute_sidecar.policy.limits.shared import made_up_key
 from llmroute_sidecar.policy.plan import DEFAULT_NAME, Plan
 from llmroute_sidecar.snapshot import Route, Snapshot
 from llmroute_sidecar.telemetry.log import LogWriter, exception_text
@@ -32,6 +34,9 @@ from llmroute_sidecar.telemetry.tracing import Tracer
 from llmroute_sidecar.upstream.exchange import Headers
 from llmroute_sidecar.upstream.registry import Serving, adopt
 from llmroute_sidecar.upstream.worker import Workers, WorkerSettings
+
+if TYPE_CHECKING:
+    from llmroute_sidecar.shared.state import SharedState
 
 logger = logging.getLogger("llmroute.gateway")
 
@@ -57,6 +62,7 @@ class Gateway:
         self._ledger = Ledger()
         self._metering = Metering(self._ledger, metrics, loop)
         self._engine = AttemptEngine(self._ledger.requests, metrics, loop)
+        self._closing: asyncio.Task[None] | None = None
         self._open_calls = 0
         self._on_idle: Callable[[], None] | None = None
         self._tracer = tracer
@@ -74,6 +80,37 @@ class Gateway:
         self.serving = Serving(snapshot, live, snapshot.models.turns(previous.turns if previous else {}))
         self._ledger.keep_only(snapshot.limits())
         self._metering.learnt.keep_only({*snapshot.model_names, DEFAULT_NAME})
+        self._share(snapshot)
+
+    def _share(self, snapshot: Snapshot) -> None:
+        """Follows what the snapshot says of the shared state. Nothing of it is loaded before one is asked for."""
+        config, together = snapshot.shared_state, self._metering.together
+        if config is None:
+            self._close_shared()
+            return
+        if together.state is None:
+            from llmroute_sidecar.shared.state import SharedState
+
+            together.state = SharedState(config, self._metrics)
+        live = self.serving.live if self.serving else {}
+        together.state.use(config, {id_: one.breaker for id_, one in live.items() if one.config.breaker_shared})
+
+    def _close_shared(self) -> "asyncio.Task[None] | None":
+        state, self._metering.together.state = self._metering.together.state, None
+        if state is None:
+            return None
+        self._closing = self._loop.create_task(state.close())
+        return self._closing
+
+    async def end(self) -> None:
+        """Tells the shared state what calls have used, all of which are over."""
+        closing = self._close_shared()
+        if closing is not None:
+            await closing
+
+    @property
+    def shared_state(self) -> "SharedState | None":
+        return self._metering.together.state
 
     @property
     def ready(self) -> bool:
@@ -92,8 +129,16 @@ class Gateway:
         return [(upstream.config.name, upstream.breaker.view(now).state.value) for upstream in live]
 
     def _limit_standings(self) -> Iterable[LimitStanding]:
-        limits = {limit.id: limit for limit in self.serving.snapshot.limits()} if self.serving else {}
-        return [standing_of(self._ledger, limit, self._metering.now()) for limit in limits.values()]
+        snapshot = self.serving.snapshot if self.serving else None
+        limits = {limit.id: limit for limit in snapshot.limits()} if snapshot else {}
+        shared = {limit.id for limit in snapshot.shared_limits()} if snapshot else set()
+        together, now = self._metering.together, self._metering.now()
+        return [
+            standing_together(together, limit)
+            if limit.id in shared and together.state is not None
+            else standing_of(self._ledger, limit, now)
+            for limit in limits.values()
+        ]
 
     # -- a request's life --------------------------------------------------------------------------------------------
 
@@ -165,7 +210,7 @@ class Gateway:
         plan = snapshot.models.plan(fields.model)
         refused = self._admit_client(call, fields, route)
         if refused is None:
-            if route.metered or (snapshot.meters_upstreams and _meters(plan, serving)):
+            if route.metered or route.shared or (snapshot.meters_upstreams and _meters(plan, serving)):
                 refused = await self._admit_metered(call, fields, route, plan, serving)
             else:
                 refused = self._admit_within_limits(call, fields, route)
@@ -262,8 +307,16 @@ class Gateway:
         uses: list[Use] = [(limit, _limit_key(limit, call, fields)) for limit in route.metered or route.limits]
         first = plan.candidates[0]
         upstream = serving.live[first.upstream].config
-        call.meter = self._metering.meter(call.path, fields, first, upstream, uses)
-        refused = await self._metering.admit(call.meter)
+        names = serving.snapshot.model_names
+        shared: list[Use] = [(limit, _shared_key(limit, call, fields, names)) for limit in route.shared]
+        call.meter = self._metering.meter(call.path, fields, first, upstream, uses, shared)
+        refused: Refused | Uncounted | None
+        if shared:
+            refused = await self._metering.admit_together(call.meter, fail_closed=route.fail_closed)
+        else:
+            refused = await self._metering.admit(call.meter)
+        if isinstance(refused, Uncounted):
+            return self._uncounted(call, refused.retry_after)
         if refused is not None:
             return self._over_limit(call, refused)
         call.limit_headers = call.meter.headers()
@@ -280,6 +333,10 @@ class Gateway:
             kind=None if standing.kind == "budget" else standing.kind,
         )
 
+    def _uncounted(self, call: Call, retry_after: float | None) -> Answer:
+        message = "a limit that pods count together cannot be counted now; try again later"
+        return self.refuse(call, "limits_unavailable", message, retry_after=retry_after)
+
     def _no_candidate_left(self, call: Call, gave_up: GaveUp) -> Answer:
         wait = gave_up.retry_after
         if gave_up.tried:
@@ -294,6 +351,8 @@ class Gateway:
             )
         if gave_up.limited is not None:
             return self._over_limit(call, gave_up.limited)
+        if gave_up.uncounted:
+            return self._uncounted(call, wait)
         message = f"every upstream of the model {call.model!r} is resting after failures; try again later"
         return self.refuse(call, "circuit_open", message, retry_after=wait)
 
@@ -339,7 +398,14 @@ class Gateway:
 
 def _meters(plan: Plan, serving: Serving) -> bool:
     """Whether an upstream that may serve has limits of its own on more than requests."""
-    return any(serving.live[candidate.upstream].config.metered for candidate in plan.candidates)
+    configs = (serving.live[candidate.upstream].config for candidate in plan.candidates)
+    return any(config.metered or config.shared for config in configs)
+
+
+def _shared_key(limit: Limit, call: Call, fields: RequestFields, names: frozenset[str]) -> str:
+    """The same, bounded: a model that no configuration names is one of many."""
+    key = _limit_key(limit, call, fields)
+    return made_up_key(key) if limit.per == "Model" and key not in names else key
 
 
 def _limit_key(limit: Limit, call: Call, fields: RequestFields) -> str:

@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from llmroute_sidecar.pipeline.together import Together
 from llmroute_sidecar.policy.limits.ledger import Ledger, Moment
 from llmroute_sidecar.policy.limits.rules import (
     PICODOLLARS,
@@ -67,8 +68,17 @@ def _dollars(picodollars: int) -> str:
 
 def standing_of(ledger: Ledger, limit: Limit, now: Moment) -> LimitStanding:
     """For the gauges."""
-    remaining: float = ledger.remaining(limit, now)
-    waiting = 0
+    waiting = ledger.slots.waiting(limit) if isinstance(limit, ConcurrencyLimit) else 0
+    return _told(limit, ledger.remaining(limit, now), waiting)
+
+
+def standing_together(together: Together, limit: Limit) -> LimitStanding:
+    """For the gauges, of a limit that other pods count too: what was heard of it last, and this pod's line."""
+    assert together.state is not None
+    return _told(limit, together.state.remaining(limit), together.waiting(limit.id))
+
+
+def _told(limit: Limit, remaining: float, waiting: int) -> LimitStanding:
     kind: Kind
     match limit:
         case RequestLimit():
@@ -76,7 +86,7 @@ def standing_of(ledger: Ledger, limit: Limit, now: Moment) -> LimitStanding:
         case TokenLimit():
             kind = "tokens"
         case ConcurrencyLimit():
-            kind, waiting = "concurrency", ledger.slots.waiting(limit)
+            kind = "concurrency"
         case BudgetLimit():
             kind, remaining = "budget", remaining / PICODOLLARS
     return LimitStanding(limit.id.partition("/")[0], limit.name, kind, remaining, waiting)

@@ -28,10 +28,14 @@ closes the breaker: OPEN means that the upstream does not answer, and it did; th
 *An answer may break off after it was recorded as a success*, at its first content; `broke_off` counts that as one
 failure of a closed breaker, unless the answer began before the breaker last opened.
 
+*A breaker may be opened from outside* (`open_for`): another gateway's has opened. Only a closed one heeds that; the
+others have their own word on it. `on_open` is called back when it opens by its own doing.
+
 Times are the caller's clock, in seconds. Every permit is to be recorded exactly once, whatever happens: an unrecorded
 probe would hold the only slot for ever.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Literal, assert_never
@@ -97,6 +101,7 @@ class Breaker:
         "_reset",
         "_rest_until",
         "_state",
+        "on_open",
     )
 
     def __init__(self, max_failures: int, reset: float) -> None:
@@ -112,6 +117,8 @@ class Breaker:
         self._probing = False
         self._rest_until = float("-inf")
         self._misconfigured = False
+        self.on_open: Callable[[float], None] | None = None
+        """Given for how long it stays open, in seconds; must not raise or call in."""
 
     def reconfigure(self, max_failures: int, reset: float) -> None:
         """New numbers from a reload. The state lives on: a lower maximum is met at the next failure, a new reset
@@ -181,6 +188,11 @@ class Breaker:
         if self._failures >= self._max_failures:
             self._open(now)
 
+    def open_for(self, seconds: float, now: float) -> None:
+        """Opens a closed breaker for `seconds`, at most as long as it would stay open itself."""
+        if self._state is State.CLOSED and seconds > 0:
+            self._opened(now - max(0.0, self._reset - seconds))
+
     def view(self, now: float) -> BreakerView:
         """The breaker as people see it. Changes nothing."""
         state = self._state
@@ -195,8 +207,13 @@ class Breaker:
         return BreakerView(state, self._failures, wait, self._misconfigured)
 
     def _open(self, now: float) -> None:
+        self._opened(now)
+        if self.on_open is not None:
+            self.on_open(self._reset)
+
+    def _opened(self, at: float) -> None:
         self._state = State.OPEN
-        self._opened_at = now
+        self._opened_at = at
         self._probing = False
         self._epoch += 1
         self._opened_epoch = self._epoch

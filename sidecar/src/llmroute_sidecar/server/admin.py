@@ -56,6 +56,17 @@ class LitellmWorker(BaseModel):
     resident_bytes: int
 
 
+class SharedStateState(BaseModel):
+    """The server that counts limits of scope Gateway."""
+
+    address: str
+    state: str
+    """connecting, up or down."""
+    reason: str | None
+    """Why it is down, in a word."""
+    since: str
+
+
 class Status(BaseModel):
     """What this gateway serves from."""
 
@@ -78,6 +89,8 @@ class Status(BaseModel):
     """The same, for programs."""
     unavailable_upstreams: list[UnavailableUpstream]
     litellm_workers: list[LitellmWorker]
+    shared_state: SharedStateState | None
+    """Null where none is configured."""
     problems: list[str]
 
 
@@ -161,7 +174,17 @@ def _status(gateway: Gateway, reload: ReloadStatus, version: str, workers: Worke
             )
             for worker in workers
         ],
+        shared_state=_shared_state(gateway),
         problems=list(reload.problems),
+    )
+
+
+def _shared_state(gateway: Gateway) -> SharedStateState | None:
+    if gateway.shared_state is None:
+        return None
+    standing = gateway.shared_state.standing
+    return SharedStateState(
+        address=standing.address, state=standing.state, reason=standing.reason, since=timestamp(standing.since)
     )
 
 

@@ -156,6 +156,38 @@ class Metrics:
             ("reason",),
             registry,
         )
+        self.shared_state_up = Gauge(
+            "llmroute_shared_state_up",
+            "1 while the server that counts limits of scope Gateway answers in time; 0 too where none is configured.",
+            registry=registry,
+        )
+        self.shared_state_errors = CounterSeries(
+            "llmroute_shared_state_errors_total",
+            "Troubles with the shared state, by a word: timeout, connection_lost, password_wrong and so on.",
+            ("reason",),
+            registry,
+        )
+        round_trip = HistogramSeries(
+            "llmroute_shared_state_round_trip_seconds",
+            "From asking the shared state until it has answered.",
+            (),
+            OVERHEAD_BUCKETS,
+            registry,
+        )
+        self.shared_state_round_trip = round_trip.at(())
+        self.shared_state_fallbacks = CounterSeries(
+            "llmroute_shared_state_fallbacks_total",
+            "Calls whose limits of scope Gateway could not be counted together: fail_open (counted in the pod), "
+            "fail_closed (refused).",
+            ("decision",),
+            registry,
+        )
+        self.shared_state_lost = CounterSeries(
+            "llmroute_shared_state_settlements_lost_total",
+            "Settlements that the shared state did not come to know of, as it was away for too long.",
+            (),
+            registry,
+        )
         Gauge("llmroute_build_info", "Always 1.", ["version"], registry=registry).labels(version).set(1)
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:

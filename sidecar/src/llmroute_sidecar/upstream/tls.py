@@ -1,4 +1,6 @@
-"""TLS towards an upstream: the system's trust or a private CA, and a client certificate where one is asked for."""
+"""TLS towards upstreams and the shared state: the system's trust or a private CA, and a client certificate where one is
+asked for.
+"""
 
 import os
 import ssl
@@ -13,20 +15,32 @@ def client_context(material: TlsMaterial | None) -> ssl.SSLContext:
     """A context that verifies the upstream's certificate and name. Raises ssl.SSLError where a PEM text is no good."""
     if material is None:
         return _default_context()
-    context = ssl.create_default_context(cadata=material.ca.decode("ascii", "replace") if material.ca else None)
-    return _prepared(context, material)
+    context = _prepared(_trusting(material.ca), material)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def shared_state_context(material: TlsMaterial | None) -> ssl.SSLContext:
+    """The same towards a server that does not speak HTTP."""
+    return _prepared(_trusting(material.ca if material is not None else None), material)
+
+
+def _trusting(ca: bytes | None) -> ssl.SSLContext:
+    """One that trusts `ca`, or what the system trusts."""
+    return ssl.create_default_context(cadata=ca.decode("ascii", "replace") if ca else None)
 
 
 @lru_cache(maxsize=1)
 def _default_context() -> ssl.SSLContext:
     """One for all upstreams that need nothing special: reading the system's trust store takes tens of milliseconds,
     which a reload with many new upstreams would spend on each."""
-    return _prepared(ssl.create_default_context(), None)
+    context = _prepared(_trusting(None), None)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _prepared(context: ssl.SSLContext, material: TlsMaterial | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
     if material is not None and material.cert is not None and material.key is not None:
         _load_client_certificate(context, material.cert, material.key)
     return context

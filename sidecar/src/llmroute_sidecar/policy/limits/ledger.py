@@ -7,15 +7,16 @@ Theory of operation
              one has none, and no line either            nothing is counted   -> Refused, the longest wait
              only slots are missing, and there is a line nothing is counted   -> InLine: wait, then admit again
 
-    Lease:   `settle` with what was used, then `release`; or `refund`, where nothing was
+    Lease:   `settle` with what was used, then `release`
 
 A call waits in one line at a time, in the order of its limits, and brings the slots that it has been granted
 (`held`). Meanwhile others may use up what it would need: then it is refused all the same, and its slots are given on.
 
-Requests are counted when a call is admitted and never given back. Tokens and money are reserved and settled, slots
-held and given back. A lease does each once, whatever it is told how often, so that each way out of a call can say it.
+Requests are counted when a call is admitted and never given back, but for a call that is refused by those who count for
+several pods (`PodLease.undo`). Tokens and money are reserved and settled, slots held and given back. A lease does each
+once, whatever it is told how often, so that each way out of a call can say it.
 
-`Counter` is what the pipeline knows of this: whoever counts for several processes has to offer the same.
+Whoever counts for several pods (`shared.py`) asks a server and has to wait for it; this one answers at once.
 """
 
 from collections.abc import Iterable, Sequence
@@ -81,21 +82,6 @@ class Lease(Protocol):
         ...
 
 
-class Counter(Protocol):
-    """Whoever counts."""
-
-    def admit(
-        self, uses: Sequence[Use], demand: Demand, cost: int, now: Moment, held: Sequence[Slot] = ()
-    ) -> Lease | Refused | InLine:
-        """Counts a call in all of `uses`, or in none. `held` are slots from tickets, which are the call's own until
-        it is admitted: refused, it has lost them."""
-        ...
-
-    def refusal(self, uses: Sequence[Use], demand: Demand, cost: int, now: Moment) -> Refused | None:
-        """The refusal that `admit` would give; counts nothing, and knows of no line."""
-        ...
-
-
 @dataclass(slots=True)
 class PodLease:
     """`Lease` of a `Ledger`."""
@@ -106,6 +92,9 @@ class PodLease:
     token_reservations: list[TokenReservation] = field(default_factory=list)
     budget_reservations: list[BudgetReservation] = field(default_factory=list)
     held: list[Slot] = field(default_factory=list)
+    counted: Sequence[tuple[RequestLimit, str]] = ()
+    admitted: float = 0.0
+    """By the loop's clock."""
 
     def settle(self, tokens: int, cost: int, now: Moment) -> None:
         reserved, self.token_reservations = self.token_reservations, []
@@ -120,9 +109,16 @@ class PodLease:
         for slot in held:
             slot.give_back()
 
+    def undo(self, now: Moment) -> None:
+        """Gives all of it back, requests too: the call is refused elsewhere."""
+        self.settle(0, 0, now)
+        self.release()
+        counted, self.counted = self.counted, ()
+        self.ledger.requests.take_back(counted, self.admitted)
+
 
 class Ledger:
-    """Counts for this process alone (`Counter`)."""
+    """Counts for this process alone."""
 
     __slots__ = ("budgets", "requests", "slots", "tokens")
 
@@ -135,6 +131,8 @@ class Ledger:
     def admit(
         self, uses: Sequence[Use], demand: Demand, cost: int, now: Moment, held: Sequence[Slot] = ()
     ) -> PodLease | Refused | InLine:
+        """Counts a call in all of `uses`, or in none. `held` are slots from tickets, which are the call's own until it
+        is admitted: refused, it has lost them."""
         refused = self._refusal(uses, demand, cost, now)
         missing: Use | None = None
         for rule, key in uses:
@@ -154,6 +152,7 @@ class Ledger:
         return self._count(uses, demand, cost, now, held)
 
     def refusal(self, uses: Sequence[Use], demand: Demand, cost: int, now: Moment) -> Refused | None:
+        """The refusal that `admit` would give; counts nothing, and knows of no line."""
         refused = self._refusal(uses, demand, cost, now)
         for rule, key in uses:
             if isinstance(rule, ConcurrencyLimit) and not self.slots.free(rule, key):
@@ -186,13 +185,14 @@ class Ledger:
                 case TokenLimit():
                     taken, standing = self.tokens.reserve(rule, key, demand.total, now.loop)
                     lease.token_reservations.append(taken)
-                    lease.tokens = _stricter(lease.tokens, standing)
+                    lease.tokens = stricter(lease.tokens, standing)
                 case BudgetLimit():
                     lease.budget_reservations.append(self.budgets.reserve(rule, key, cost, now.unix))
                 case ConcurrencyLimit():
                     if not _has(held, rule):
                         lease.held.append(self.slots.take(rule, key))
         counted = self.requests.admit(requests, now.loop)
+        lease.counted, lease.admitted = requests, now.loop
         lease.requests = counted.standing
         return lease
 
@@ -222,7 +222,7 @@ def _has(held: Sequence[Slot], rule: ConcurrencyLimit) -> bool:
     return any(slot.rule.id == rule.id for slot in held)
 
 
-def _stricter(one: Standing | None, other: Standing) -> Standing:
+def stricter(one: Standing | None, other: Standing) -> Standing:
     """The least remaining, then the longest reset; the first where they are alike."""
     if one is None:
         return other

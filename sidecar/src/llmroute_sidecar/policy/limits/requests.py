@@ -68,6 +68,15 @@ class _Window:
         self.counts.append(1)
         self.newest_began = now
 
+    def take_back(self, then: float) -> None:
+        """One of those that were counted at `then`, if it has not left: in the first slot that ends no earlier."""
+        for place in range(len(self.ends) - 1, -1, -1):
+            if place == 0 or self.ends[place - 1] < then:
+                if self.ends[place] >= then and self.counts[place] > 0:
+                    self.counts[place] -= 1
+                    self.count -= 1
+                return
+
     def inherit(self, other: "_Window") -> None:
         """Takes all that `other` holds as if it were its own, in one slot. Only for an empty window."""
         self.count = other.count
@@ -142,6 +151,13 @@ class Limiter:
                 strictest, least = rule, remaining
         assert strictest is not None
         return Admitted(Standing(strictest.name, strictest.requests, max(0, least), strictest.window))
+
+    def take_back(self, uses: Iterable[tuple[RequestLimit, str]], then: float) -> None:
+        """A request that `admit` counted at `then` is as good as never made."""
+        for rule, key in uses:
+            keys = self._keys.get(rule.id)
+            if keys is not None:
+                keys.windows.get(key, keys.overflow).take_back(then)
 
     def peek(self, rule: RequestLimit, key: str, now: float) -> Refused | None:
         """The refusal that `admit` would give for this pair alone, or None; counts nothing."""

@@ -92,7 +92,7 @@ class Ticket:
 
     def refusal(self) -> Refused:
         """Of a call that has waited for too long."""
-        return _refusal(self.rule, self._place.number)
+        return no_slot(self.rule, self._place.number)
 
     def leave(self) -> None:
         """Gives up waiting, or the slot, if it came meanwhile."""
@@ -138,7 +138,7 @@ class Slots:
 
     def refusal(self, rule: ConcurrencyLimit) -> Refused:
         """Of a call that found no slot, nor a place in line."""
-        return _refusal(rule, self._numbers.get(rule.id, rule.concurrency))
+        return no_slot(rule, self._numbers.get(rule.id, rule.concurrency))
 
     def keep_only(self, rules: Iterable[ConcurrencyLimit]) -> None:
         """Takes over the numbers of `rules`, and forgets all others."""
@@ -169,5 +169,5 @@ class Slots:
         return place
 
 
-def _refusal(rule: ConcurrencyLimit, number: int) -> Refused:
+def no_slot(rule: ConcurrencyLimit, number: int) -> Refused:
     return Refused(Standing(rule.name, number, 0, RETRY_SECONDS, "concurrency"), RETRY_SECONDS)
