@@ -1,17 +1,21 @@
-"""`python -m bench.controller`: the controller with 1,000 routes in 100 namespaces, on a real API server.
+"""`python -m bench.controller`: the controller with 1,000 routes, 100 namespaces and 3,000 pods, on a real API server.
 
-Beside `make bench`, which measures gateways: this one needs the tests' control plane. Prints what DESIGN's bars ask
-for: cold start to all programmed, a changed route in its ConfigMap, a restart with nothing to do, and idling.
+Beside `make bench`, which measures gateways: this one needs the tests' control plane. The pods are objects, their
+gateways one stand-in (`pods.py`). Prints what DESIGN's bars ask for: cold start to all programmed, a changed route in
+its ConfigMap and in its pods, a storm of edits, a restart with nothing to do, and idling; with memory and API calls.
 """
 
 import json
+import re
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.pods import StandIn, address_of, edit_often, make_pods, stand_in
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.operator.controller_process import ControllerProcess, grant_rights, running_controller
 from tests.operator.namespace import route
@@ -20,6 +24,7 @@ from tests.waiting import wait_until
 NAMESPACES = 100
 ROUTES_EACH = 10
 MODELS_EACH = 5
+PODS_EACH = 30
 EDITS = 40
 ROUTES = "/apis/llmroute.dev/v1alpha1/llmroutes"
 
@@ -54,6 +59,53 @@ def edit(control_plane: ControlPlane, number: int) -> float:
     return time.monotonic() - began
 
 
+def all_synced(control_plane: ControlPlane) -> bool:
+    summary = f"{PODS_EACH}/{PODS_EACH}"
+    items = control_plane.read(ROUTES)["items"]
+    return all(item.get("status", {}).get("sidecars", {}).get("summary") == summary for item in items)
+
+
+def rollout(control_plane: ControlPlane, pods: StandIn, number: int) -> float:
+    """Seconds from the start of `kubectl patch` to the new revision in every pod of the gateway."""
+    space = number % NAMESPACES
+    patch = [{"op": "replace", "path": "/spec/models/0/retry", "value": {"attempts": 2 + number % 4}}]
+    path = f"/api/v1/namespaces/bench-{space}/configmaps/llmroute-gateway-default"
+    before = control_plane.read(path)["metadata"]["resourceVersion"]
+    addresses = [address_of(place) for place in range(space, NAMESPACES * PODS_EACH, NAMESPACES)]
+    began = time.monotonic()
+    control_plane.kubectl("patch", "llmroute", "r4", "-n", f"bench-{space}", "--type=json", "-p", json.dumps(patch))
+    wait_until(lambda: control_plane.read(path)["metadata"]["resourceVersion"] != before, "the write", every=0.005)
+    revision = json.loads(control_plane.read(path)["data"]["gateway.json"])["revision"]
+    wait_until(lambda: all(pods.revisions.get(one) == revision for one in addresses), "all pods to serve it", 60)
+    return time.monotonic() - began
+
+
+def storm(control_plane: ControlPlane, controller: ControllerProcess) -> float:
+    """Writes of the ConfigMap that 100 edits of one route come to."""
+    before = controller.metric("writes_total", kind="ConfigMap")
+    edit_often(control_plane, "bench-0", "r1", [{"backoff": f"{200 + number}ms"} for number in range(100)])
+    path = "/api/v1/namespaces/bench-0/configmaps/llmroute-gateway-default"
+    wait_until(lambda: '"retryBackoff":0.299' in control_plane.read(path)["data"]["route.r1.json"], "the last edit")
+    controller.wait_until_idle()
+    return controller.metric("writes_total", kind="ConfigMap") - before
+
+
+def api_calls(control_plane: ControlPlane) -> Counter[str]:
+    """Answered so far, by verb and resource; of routes' lists most are this program's own."""
+    calls: Counter[str] = Counter()
+    for line in control_plane.kubectl("get", "--raw", "/metrics").stdout.splitlines():
+        if line.startswith("apiserver_request_total{"):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            if labels["resource"] in ("pods", "configmaps", "llmroutes", "namespaces"):
+                kind = "/".join(filter(None, (labels["resource"], labels["subresource"])))
+                calls[f"{labels['verb']} {kind}"] += int(float(line.rpartition(" ")[2]))
+    return calls
+
+
+def said(calls: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(calls.items()) if count)
+
+
 def memory_mib(controller: ControllerProcess) -> float:
     for line in Path(f"/proc/{controller.process.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
@@ -67,14 +119,19 @@ def cpu_seconds(controller: ControllerProcess) -> float:
 
 
 def main() -> None:
-    with running_control_plane(Path(tempfile.mkdtemp())) as control_plane:
+    with running_control_plane(Path(tempfile.mkdtemp())) as control_plane, stand_in(control_plane) as pods:
         control_plane.kubectl("apply", "--server-side", "-f", "-", input="\n".join(map(_document, documents())))
+        make_pods(control_plane, NAMESPACES, PODS_EACH, pods.port)
         grant_rights(control_plane, [])
+        calls = api_calls(control_plane)
         began = time.monotonic()
         with running_controller(control_plane) as controller:
             wait_until(lambda: all_programmed(control_plane), "all routes to be programmed", 300, every=0.25)
             print(f"cold start to all of {NAMESPACES * ROUTES_EACH} programmed: {time.monotonic() - began:.1f} s")
+            wait_until(lambda: all_synced(control_plane), "all pods to be synced", 300, every=0.5)
+            print(f"  and to all of {NAMESPACES * PODS_EACH} pods brought to it: {time.monotonic() - began:.1f} s")
             controller.wait_until_idle()
+            print(f"  API calls: {said(api_calls(control_plane) - calls)}; pods asked {pods.questions} times")
             print(f"  its own CPU time {cpu_seconds(controller):.1f} s, memory {memory_mib(controller):.0f} MiB")
             print(
                 f"  reconciles {controller.metric('reconciles_total', result='success'):.0f}, "
@@ -85,6 +142,16 @@ def main() -> None:
                 f"kubectl patch to the change in the ConfigMap: median {statistics.median(seconds) * 1000:.0f} ms, "
                 f"slowest of {EDITS} {seconds[-1] * 1000:.0f} ms"
             )
+            calls = api_calls(control_plane)
+            seconds = sorted(rollout(control_plane, pods, number) for number in range(EDITS))
+            print(
+                f"kubectl patch to all {PODS_EACH} pods of the gateway: median {statistics.median(seconds):.2f} s, "
+                f"slowest of {EDITS} {seconds[-1]:.2f} s"
+            )
+            wait_until(lambda: all_synced(control_plane), "all pods to be told", 60, every=0.5)
+            print(f"  API calls: {said(api_calls(control_plane) - calls)}")
+            print(f"100 edits of one route: {storm(control_plane, controller):.0f} writes of its ConfigMap")
+            wait_until(lambda: all_synced(control_plane), "all pods to be told", 60, every=0.5)
             controller.wait_until_idle()
         began = time.monotonic()
         with running_controller(control_plane) as controller:
@@ -92,10 +159,12 @@ def main() -> None:
             print(
                 f"restart with nothing to do: {time.monotonic() - began:.1f} s to idle, {controller.writes:.0f} writes"
             )
+            calls = api_calls(control_plane)
             used, since = cpu_seconds(controller), time.monotonic()
             time.sleep(20)
             share = (cpu_seconds(controller) - used) / (time.monotonic() - since)
             print(f"idle: {share:.1%} of a core, {controller.writes:.0f} writes, {memory_mib(controller):.0f} MiB")
+            print(f"  API calls in 20 s: {said(api_calls(control_plane) - calls)}")
 
 
 def _document(document: dict[str, Any]) -> str:

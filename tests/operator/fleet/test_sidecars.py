@@ -1,6 +1,6 @@
 """Who serves what: real gateways, asked by the real controller, told in the routes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from tests import gateway_process
 from tests.cluster.projection import projected
 from tests.gateway_process import GatewayProcess
+from tests.operator import controller_process
 from tests.operator.controller_process import ControllerProcess
 from tests.operator.namespace import Namespace, route
 from tests.operator.pods import make_pods, pod, runs_at, sidecars, touched_for
@@ -195,3 +196,36 @@ def test_a_limit_over_all_pods_is_shared_out_and_holds_in_sum(
     index = namespace.index()
     assert index.shares
     assert index.shares.first == tuple(names)
+
+
+def test_two_controllers_at_once_do_not_write_against_each_other(
+    controller: ControllerProcess, namespace: Namespace, tmp_path: Path
+) -> None:
+    limit = {"name": "all", "per": "Gateway", "requests": 10, "scope": "Gateway"}
+    namespace.apply(route("chat", auth=OPEN, limits=[limit]))
+    namespace.programmed("chat")
+    second = controller_process.start(namespace.control_plane)
+    try:
+        with gateway_at(namespace, tmp_path / "a", "127.0.9.30") as a:
+            make_pods(namespace, pod("web-1", port=a.admin_port), pod("silent", port=9))
+            runs_at(namespace, "web-1", "127.0.9.30")
+            runs_at(namespace, "silent", "127.0.9.31")
+            namespace.wait(lambda: sidecars(namespace, "chat") == "1/2", "the pods to be told")
+            namespace.apply(route("chat", "other", auth=OPEN, limits=[limit]))
+            namespace.programmed("chat")
+            namespace.wait(lambda: sidecars(namespace, "chat") == "1/2", "the pods to be told")
+            wait_until_nobody_writes(namespace)
+    finally:
+        assert second.end() == 0
+        second.close()
+
+
+def wait_until_nobody_writes(namespace: Namespace) -> None:
+    """Once both have nothing to do: fifty looks in a row at which nothing was written."""
+    seen: list[Mapping[str, str]] = []
+
+    def quiet() -> bool:
+        seen.append(namespace.versions())
+        return len(seen) > 50 and all(one == seen[-1] for one in seen[-50:])
+
+    namespace.wait(quiet, "nobody to write any more")
