@@ -82,24 +82,23 @@ def faults_of_metrics(heard: Sequence[Heard], lines: Sequence[Mapping[str, Any]]
 
 
 def faults_of_connections(heard: Sequence[Heard], dropped: set[str], steady: Counter[str], came: int) -> list[str]:
-    """`dropped`: the requests that the steady provider lost; `steady`: attempts at it by the metrics, by status;
+    """`dropped`: the requests that the steady provider lost; `steady`: what came of the attempts at it by the metrics;
     `came`: how many reached it."""
     left = {one.id for one in heard if one.ending == "left"}
     faults = [f"{one}: the steady provider lost it, and its client had not left" for one in sorted(dropped - left)]
-    attempts = steady.total()
-    if not came <= attempts <= came + steady["cancelled"]:
-        faults.append(f"{attempts} attempts at the steady provider, {came} reached it")
-    broken = {status: count for status, count in steady.items() if status not in ("200", "cancelled")}
-    return faults + [f"{count} attempts at the steady provider ended as {status}" for status, count in broken.items()]
+    if not steady["served"] <= came <= steady.total():
+        faults.append(f"{came} attempts reached the steady provider, the metrics say {dict(steady)}")
+    broken = {reason: count for reason, count in steady.items() if reason not in ("served", "client_left")}
+    return faults + [f"{count} attempts at the steady provider: {reason}" for reason, count in broken.items()]
 
 
 def attempts_at(upstreams: Sequence[str], text: str) -> Counter[str]:
-    """Attempts by status, from the gateway's /metrics."""
+    """What came of attempts, from the gateway's /metrics."""
     found: Counter[str] = Counter()
     for name, labels, value in _SAMPLE.findall(text):
         told = dict(_LABEL.findall(labels or ""))
-        if name == "gateway_upstream_requests_total" and told["upstream"] in upstreams:
-            found[told["status"]] += round(float(value))
+        if name == "llmroute_attempts_total" and told["upstream"] in upstreams:
+            found[told["reason"]] += round(float(value))
     return found
 
 

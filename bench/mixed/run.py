@@ -47,8 +47,8 @@ class Report:
     faults: list[str] = field(default_factory=list)
 
 
-def run(plan: Plan, folder: Path, more: Sequence[Disturbance] = ()) -> Report:
-    """Serves `plan`'s traffic through a gateway in `folder`; `more` goes on meanwhile."""
+def run(plan: Plan, folder: Path, *arguments: str, more: Sequence[Disturbance] = ()) -> Report:
+    """Serves `plan`'s traffic through a gateway in `folder`, started with `arguments`; `more` goes on meanwhile."""
     report = Report(plan)
     with playing() as steady, playing() as moody:
         dead_url = f"http://127.0.0.1:{_nobody_listens_at()}"
@@ -58,7 +58,7 @@ def run(plan: Plan, folder: Path, more: Sequence[Disturbance] = ()) -> Report:
 
         write_secret(folder / "secrets", "clients", KEYS)
         lay(0)
-        gateway = start(folder)
+        gateway = start(folder, *arguments)
         try:
             sockets = gateway.open_sockets()
             heard = asyncio.run(_serve(plan, gateway, moody, lay, report, more))

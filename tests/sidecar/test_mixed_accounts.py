@@ -16,7 +16,7 @@ gateway_requests_total{method="GET",path="/metrics",status="200"} 7.0
 gateway_rate_limited_total 1.0
 gateway_fallback_used_total{from_model="m",to_model="n"} 1.0
 gateway_in_flight_requests 0.0
-gateway_upstream_requests_total{upstream="steady",status="200"} 1.0
+llmroute_attempts_total{upstream="steady",reason="served"} 1.0
 """
 
 
@@ -79,11 +79,11 @@ def test_metrics_that_say_something_else_are_a_fault(before: str, after: str) ->
 
 
 def test_a_connection_that_was_lost_without_its_client_leaving_is_a_fault() -> None:
-    seen = Counter({"200": 1})
+    seen = Counter({"served": 1})
     assert len(accounts.faults_of_connections(HEARD, {"1"}, seen, 1)) == 1
     assert accounts.faults_of_connections([heard(1, 0, "left")], {"1"}, seen, 1) == []
     assert len(accounts.faults_of_connections(HEARD, set(), seen, 2)) == 1
-    assert len(accounts.faults_of_connections(HEARD, set(), Counter({"200": 1, "error": 1}), 2)) == 1
+    assert len(accounts.faults_of_connections(HEARD, set(), Counter({"served": 1, "connection_lost": 1}), 2)) == 1
 
 
 def test_memory_that_grows_is_a_fault_and_memory_that_sways_is_none() -> None:
