@@ -1,0 +1,53 @@
+"""PodMonitor, ServiceMonitor and PrometheusRule are what prometheus-operator's own CRDs allow, by a real API server."""
+
+import os
+
+import pytest
+
+from monitoring.files import FOLDER
+from tests.cluster.control_plane import REPOSITORY, ControlPlane
+from tests.cluster.go_build import Unavailable
+from tests.monitoring.operator_crds import KINDS, ensure_crds
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # the CRDs are made once, in a minute and a half
+FILES = ("podmonitor.yaml", "servicemonitor.yaml", "prometheusrule.yaml")
+
+
+@pytest.fixture(scope="module")
+def cluster_with_crds(control_plane: ControlPlane) -> ControlPlane:
+    try:
+        crds = ensure_crds()
+    except Unavailable as reason:
+        if os.environ.get("CI"):
+            pytest.fail(f"prometheus-operator's CRDs cannot be made: {reason}")
+        pytest.skip(f"prometheus-operator's CRDs cannot be made: {reason}")
+    for path in crds:
+        control_plane.kubectl("apply", "--server-side", "-f", str(path))
+    names = [f"crd/{kind}.monitoring.coreos.com" for kind in KINDS]
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    control_plane.kubectl("create", "namespace", "llmroute-system", check=False)
+    return control_plane
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_api_server_takes_it_without_an_unknown_field(cluster_with_crds: ControlPlane, file: str) -> None:
+    """Strictly: a field that the CRD does not know is refused, where it would silently be dropped."""
+    path = REPOSITORY / FOLDER / file
+    command = ["apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", str(path)]
+
+    def taken() -> bool:
+        done = cluster_with_crds.kubectl(*command, check=False)
+        assert done.returncode == 0 or "no matches for kind" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    wait_until(taken, f"the API server to know the kinds of {file}")
+
+
+def test_a_wrong_field_would_be_noticed(cluster_with_crds: ControlPlane) -> None:
+    text = (REPOSITORY / FOLDER / "podmonitor.yaml").read_text().replace("relabelings:", "relabellings:")
+    done = cluster_with_crds.kubectl(
+        "apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-", input=text, check=False
+    )
+    assert done.returncode != 0
+    assert "relabellings" in done.stderr
