@@ -1,4 +1,4 @@
-"""`python -m tests.cluster`: makes what the tests of a control plane and of a real node run on, before they begin.
+"""`python -m tests.cluster`: makes what the tests of a control plane, of a real node and of monitoring run on, first.
 
 Tests have a time limit and their output is kept back; what takes minutes is made here, and told.
 """
@@ -13,12 +13,15 @@ from tests.cluster.go_build import Unavailable, say
 from tests.cluster.images import made_images
 from tests.cluster.node import check_machine
 from tests.cluster.node_binaries import ensure_node
+from tests.compose.compose_go import ensure_loader
+from tests.monitoring.operator_crds import ensure_crds
 
 
 def main() -> int:
     control_plane = True if os.environ.get("LLMROUTE_TEST_KUBECONFIG") else _made("a control plane", ensure)
     node = control_plane and _made("a real node", check_machine, ensure_node, made_images)
-    return 1 if os.environ.get("CI") and not (control_plane and node) else 0
+    checks = _made("what other tools make of our files", ensure_crds, ensure_loader)
+    return 1 if os.environ.get("CI") and not (control_plane and node and checks) else 0
 
 
 def _made(what: str, *steps: Callable[[], object]) -> bool:

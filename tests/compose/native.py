@@ -1,0 +1,111 @@
+"""Runs services of a Compose project without containers, wired as the project says.
+
+They are processes in a network namespace of their own, where each service's name is the loopback and every port the
+container's. The paths that a container sees are links in a folder of each service; its command's arguments are pointed
+there. What an image brings is the machine's: which program stands for an image's entry point is told by the caller.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Document = dict[str, Any]
+
+
+@dataclass
+class Stack:
+    project: Document
+    namespace: str
+    folder: Path
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, service: str, program: str) -> None:
+        """`program` stands for the image's entry point (or the entry point that the service names); what the service
+        says of command, environment and volumes is the project's."""
+        said = self.project["services"][service]
+        root = self._root(service, said)
+        arguments = [*(said.get("entrypoint") or [])[1:], *(said.get("command") or [])]
+        command = [program, *(self._within(root, argument) for argument in arguments)]
+        with (self.folder / f"{service}.log").open("wb") as log:
+            self._processes[service] = subprocess.Popen(
+                self.inside(command),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(said.get("environment") or {})},
+                cwd=root,
+            )
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """A command in the stack's network."""
+        return ["ip", "netns", "exec", self.namespace, *command]
+
+    def get(self, url: str, *more: str) -> str:
+        """What curl gets inside of the stack's network; "" where nobody answers."""
+        return subprocess.run(
+            self.inside(["curl", "--silent", "--max-time", "10", *more, url]), capture_output=True, text=True
+        ).stdout
+
+    def all_live(self) -> bool:
+        for service, process in self._processes.items():
+            assert process.poll() is None, f"{service} ended:\n{self.log(service)}"
+        return True
+
+    def log(self, service: str) -> str:
+        return (self.folder / f"{service}.log").read_text()[-3000:]
+
+    def end(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _root(self, service: str, said: Document) -> Path:
+        root = self.folder / service
+        root.mkdir()
+        for volume in said.get("volumes") or ():
+            place = root / volume["target"].lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if volume["type"] == "bind":
+                place.symlink_to(volume["source"])
+            else:
+                place.mkdir()
+        return root
+
+    def _within(self, root: Path, argument: str) -> str:
+        """A path of the container, also after `--option=`, in the folder that stands for it."""
+        option, equals, value = argument.rpartition("=")
+        place = root / value.lstrip("/")
+        return f"{option}{equals}{place}" if value.startswith("/") and place.exists() else argument
+
+
+@contextmanager
+def stack_of(project: Document, folder: Path, names: Mapping[str, str]) -> Iterator[Stack]:
+    """A network for `project`'s services, gone at the end with all that runs in it. `names`: name -> address."""
+    namespace = f"llmroute-compose-{os.getpid()}"
+    settings = Path("/etc/netns") / namespace
+    settings.mkdir(parents=True)
+    stack = Stack(project, namespace, folder)
+    try:
+        # ip-netns(8): files of this folder stand for those of /etc, for what runs in the namespace
+        hosts = "".join(f"{address} {name}\n" for name, address in names.items())
+        (settings / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+        _ip("netns", "add", namespace)
+        _ip("-n", namespace, "link", "set", "lo", "up")
+        yield stack
+    finally:
+        stack.end()
+        subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
+        (settings / "hosts").unlink(missing_ok=True)
+        settings.rmdir()
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
