@@ -43,7 +43,7 @@ run: setup ## the quickstart on mock:// upstreams, on localhost
 	@$(BIN)/llmroute run -f examples/quickstart.yaml $(RUN)
 
 test: setup ## everything: lint, types, and every test, control plane included
-	@$(BIN)/python -m tools.debian openssl=openssl curl=curl redis-server=redis-server runc=runc iptables=iptables conntrack=conntrack ip=iproute2 \
+	@$(BIN)/python -m tools.debian openssl=openssl curl=curl runc=runc iptables=iptables conntrack=conntrack ip=iproute2 \
 	  busybox=busybox-static buildah=buildah debootstrap=debootstrap /usr/lib/cni/ptp=containernetworking-plugins \
 	  prometheus=prometheus promtool=prometheus redis-server=redis-server
 	@$(MAKE) --no-print-directory litellm || { echo "SKIPPING ALL TESTS OF litellm:// UPSTREAMS: $(LITELLM_VENV) could not be made" >&2; test -z "$$CI"; }
