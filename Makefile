@@ -45,7 +45,7 @@ run: setup ## the quickstart on mock:// upstreams, on localhost
 test: setup ## everything: lint, types, and every test, control plane included
 	@$(BIN)/python -m tools.debian openssl=openssl curl=curl runc=runc iptables=iptables conntrack=conntrack ip=iproute2 \
 	  busybox=busybox-static buildah=buildah debootstrap=debootstrap /usr/lib/cni/ptp=containernetworking-plugins \
-	  prometheus=prometheus promtool=prometheus redis-server=redis-server
+	  prometheus=prometheus promtool=prometheus redis-server=redis-server chromium-headless-shell=chromium-headless-shell
 	@$(MAKE) --no-print-directory litellm || { echo "SKIPPING ALL TESTS OF litellm:// UPSTREAMS: $(LITELLM_VENV) could not be made" >&2; test -z "$$CI"; }
 	@$(BIN)/python -m tests.cluster
 	@$(MAKE) --no-print-directory lint

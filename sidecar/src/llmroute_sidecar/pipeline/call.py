@@ -130,6 +130,8 @@ class Call(msgspec.Struct, kw_only=True):
     fallback_model: str | None = None
     attempts: list[AttemptRecord] = []
     error_code: str | None = None
+    limit: str | None = None
+    """The limit that refused it."""
     exception: str | None = None
     limit_headers: Headers = []
     meter: Meter | None = None

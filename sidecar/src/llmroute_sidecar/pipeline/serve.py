@@ -8,6 +8,7 @@ it is counted and logged.
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, assert_never
 
@@ -19,7 +20,7 @@ from llmroute_sidecar.pipeline.form import is_form, read_form
 from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.pipeline.metering import Metering
 from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of, standing_together
-from llmroute_sidecar.pipeline.tell import is_told, log_line, tell_metrics
+from llmroute_sidecar.pipeline.tell import LogLine, is_told, log_line, tell_metrics
 from llmroute_sidecar.pipeline.together import Uncounted
 from llmroute_sidecar.pipeline.trace import begin_trace, end_trace
 from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
@@ -42,6 +43,8 @@ logger = logging.getLogger("llmroute.gateway")
 
 POD = "pod"
 """The client's name where a route asks for no key: whoever reaches the loopback port is the pod itself."""
+FINISHED_KEPT = 100
+"""Calls that the admin port tells of. Some 100 KiB where all of them are; before the first one, nothing."""
 
 
 class Gateway:
@@ -68,8 +71,10 @@ class Gateway:
         self._tracer = tracer
         self.serving: Serving | None = None
         self.draining = False
+        self.finished: deque[LogLine] = deque(maxlen=FINISHED_KEPT)
+        """The last calls, as the log has them or would have them, oldest first."""
         metrics.watch_breakers(self._breaker_states)
-        metrics.watch_limits(self._limit_standings)
+        metrics.watch_limits(lambda: [standing for _, standing in self.limit_standings()])
 
     # -- configuration and drain -------------------------------------------------------------------------------------
 
@@ -128,15 +133,19 @@ class Gateway:
         live = self.serving.live.values() if self.serving else ()
         return [(upstream.config.name, upstream.breaker.view(now).state.value) for upstream in live]
 
-    def _limit_standings(self) -> Iterable[LimitStanding]:
+    def limit_standings(self) -> Iterable[tuple[Limit, LimitStanding]]:
+        """Each limit, and what is left of it."""
         snapshot = self.serving.snapshot if self.serving else None
         limits = {limit.id: limit for limit in snapshot.limits()} if snapshot else {}
         shared = {limit.id for limit in snapshot.shared_limits()} if snapshot else set()
         together, now = self._metering.together, self._metering.now()
         return [
-            standing_together(together, limit)
-            if limit.id in shared and together.state is not None
-            else standing_of(self._ledger, limit, now)
+            (
+                limit,
+                standing_together(together, limit)
+                if limit.id in shared and together.state is not None
+                else standing_of(self._ledger, limit, now),
+            )
             for limit in limits.values()
         ]
 
@@ -246,8 +255,11 @@ class Gateway:
         tell_metrics(call, status, seconds, self._metrics)
         if call.trace is not None:
             end_trace(call, status)
+        line = log_line(call, status, seconds)
+        if call.model is not None or status >= 400:  # else a probe, a scrape or a list
+            self.finished.append(line)
         if is_told(call, status):
-            self._log.write(log_line(call, status, seconds))
+            self._log.write(line)
 
     # -- the stages --------------------------------------------------------------------------------------------------
 
@@ -324,6 +336,7 @@ class Gateway:
 
     def _over_limit(self, call: Call, refused: Refused) -> Answer:
         standing = refused.standing
+        call.limit = standing.name
         call.limit_headers = [*standing_headers(standing), (b"x-llmroute-limit", standing.name.encode())]
         return self.refuse(
             call,

@@ -109,6 +109,7 @@ class LogLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     attempts: int
     tokens: Tokens | None = None
     code: str | None = None
+    limit: str | None = None
     tried: list[str] | None = None
     exc_info: str | None = None
 
@@ -135,6 +136,7 @@ def log_line(call: Call, status: int, seconds: float) -> LogLine:
         call.tries,
         None if usage is None else Tokens(usage.input, usage.output, usage.estimated),
         call.error_code,
+        call.limit,
         [f"{attempt.upstream}: {attempt.reason}" for attempt in call.attempts]
         if len(call.attempts) > 1 or is_broken(call)
         else None,

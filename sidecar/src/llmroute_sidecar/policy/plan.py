@@ -138,6 +138,12 @@ class ModelTable:
         """The exact names, sorted."""
         return tuple(sorted(self._exact))
 
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """All of them: exact names, sorted, then prefixes, and the default upstream's (DEFAULT_NAME) last."""
+        exact = (self._exact[name] for name in self.models())
+        prefixes = (self._prefixes[prefix] for prefix in sorted(self._prefixes))
+        return (*exact, *prefixes, *([] if self._default is None else [self._default]))
+
     def turns(self, before: Mapping[str, Turns]) -> dict[str, Turns]:
         """The turns of each entry that shares its traffic, by its name; those of `before` where its targets are the
         same."""

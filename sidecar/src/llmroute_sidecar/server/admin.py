@@ -1,7 +1,7 @@
 """The admin port: a FastAPI app for those who look after the gateway. It only reads.
 
-`/status` tells what is served and why; `/health`, `/ready`, `/v1/circuit-breakers` and `/metrics` are the data port's
-own.
+`/` is a page for people (page.py) over what follows. `/status` tells what is served and why; listings.py has `/models`,
+`/limits` and `/requests`; `/health`, `/ready`, `/v1/circuit-breakers` and `/metrics` are the data port's own.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from llmroute_sidecar.config.reload import ReloadStatus
 from llmroute_sidecar.pipeline.errors import Answer
 from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.server import endpoints
+from llmroute_sidecar.server.listings import add_listings
+from llmroute_sidecar.server.page import page
 from llmroute_sidecar.telemetry.log import timestamp
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.upstream.worker import Workers
@@ -98,6 +100,14 @@ def admin_app(
     gateway: Gateway, metrics: Metrics, reload_status: Callable[[], ReloadStatus], version: str, workers: Workers
 ) -> FastAPI:
     app = FastAPI(title="llmroute gateway", version=version, docs_url="/docs", redoc_url=None)
+
+    add_listings(app, gateway)
+
+    @app.get("/", response_class=Response, include_in_schema=False)
+    async def look() -> Response:
+        """A page to look at."""
+        found = page()
+        return Response(found.content, headers=found.headers)
 
     @app.get("/status")
     async def status() -> Status:

@@ -1,0 +1,177 @@
+"""What the admin port lists beside `/status`: models and where they go, what is left of the limits, the last calls.
+
+Each is a view for a person or a program that looks. Of a call there is what its log line has and nothing of what it
+said.
+"""
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from llmroute_sidecar.pipeline.serve import Gateway
+from llmroute_sidecar.pipeline.tell import LogLine
+from llmroute_sidecar.policy.limits.rules import (
+    PICODOLLARS,
+    BudgetLimit,
+    ConcurrencyLimit,
+    Kind,
+    Limit,
+    Per,
+    Period,
+    RequestLimit,
+    TokenLimit,
+)
+from llmroute_sidecar.policy.plan import DEFAULT_NAME, ModelEntry
+from llmroute_sidecar.telemetry.metrics import LimitStanding
+
+
+class ModelTarget(BaseModel):
+    upstream: str
+    model: str | None
+    """What the upstream calls it; null where that is what the client said."""
+    weight: int
+
+
+class Model(BaseModel):
+    """One entry of the models, and where it goes."""
+
+    name: str | None
+    """Exact, or with a trailing `*` a prefix; null for all that no entry names (the default upstream)."""
+    route: str
+    targets: list[ModelTarget]
+    fallbacks: list[str]
+
+
+class Models(BaseModel):
+    models: list[Model]
+
+
+class LimitState(BaseModel):
+    """One limit, by the client, model or upstream that has the least left of it."""
+
+    name: str
+    route: str
+    kind: Kind
+    per: Per
+    limit: float
+    """Requests, tokens, calls at a time or US dollars."""
+    remaining: float
+    window_seconds: float | None
+    """Of a limit on requests or tokens."""
+    period: Period | None
+    """Of a budget."""
+    waiting: int
+    """Calls in line."""
+
+
+class Limits(BaseModel):
+    limits: list[LimitState]
+
+
+class TokensUsed(BaseModel):
+    input: int
+    output: int
+    estimated: bool
+
+
+class FinishedRequest(BaseModel):
+    """A call that is over. A client that left has status 499."""
+
+    timestamp: str
+    request_id: str
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    client: str | None
+    model: str | None
+    upstream: str | None
+    fallback_model: str | None
+    attempts: int
+    tried: list[str]
+    """Each candidate and what came of it, where there was more than one, or the answer broke off."""
+    tokens: TokensUsed | None
+    code: str | None
+    """Why the gateway itself said no (docs/errors.md)."""
+    limit: str | None
+    """The limit that refused it."""
+
+
+class Requests(BaseModel):
+    requests: list[FinishedRequest]
+
+
+def add_listings(app: FastAPI, gateway: Gateway) -> None:
+    """Serves them on `app`."""
+
+    @app.get("/models")
+    async def models() -> Models:
+        """Each model and where it goes."""
+        serving = gateway.serving
+        return Models(models=[_model(entry) for entry in serving.snapshot.models.entries()] if serving else [])
+
+    @app.get("/limits")
+    async def limits() -> Limits:
+        """What is left of each limit."""
+        return Limits(limits=[_limit(limit, standing) for limit, standing in gateway.limit_standings()])
+
+    @app.get("/requests")
+    async def requests() -> Requests:
+        """The last hundred calls, newest first, without their content."""
+        return Requests(requests=[_request(line) for line in reversed(gateway.finished)])
+
+
+def _model(entry: ModelEntry) -> Model:
+    targets = [
+        ModelTarget(upstream=target.upstream.partition("/")[2], model=target.model, weight=target.weight)
+        for target in entry.targets
+    ]
+    name = None if entry.name == DEFAULT_NAME else entry.name
+    return Model(name=name, route=entry.route, targets=targets, fallbacks=list(entry.fallbacks))
+
+
+def _limit(limit: Limit, standing: LimitStanding) -> LimitState:
+    kind: Kind
+    amount: float
+    window: float | None = None
+    period: Period | None = None
+    match limit:
+        case RequestLimit():
+            kind, amount, window = "requests", limit.requests, limit.window
+        case TokenLimit():
+            kind, amount, window = "tokens", limit.tokens, limit.window
+        case ConcurrencyLimit():
+            kind, amount = "concurrency", limit.concurrency
+        case BudgetLimit():
+            kind, amount, period = "budget", limit.amount / PICODOLLARS, limit.period
+    return LimitState(
+        name=limit.name,
+        route=standing.route,
+        kind=kind,
+        per=limit.per,
+        limit=amount,
+        remaining=standing.remaining,
+        window_seconds=window,
+        period=period,
+        waiting=standing.waiting,
+    )
+
+
+def _request(line: LogLine) -> FinishedRequest:
+    tokens = line.tokens
+    return FinishedRequest(
+        timestamp=line.timestamp,
+        request_id=line.request_id,
+        method=line.method,
+        path=line.path,
+        status=line.status,
+        duration_ms=line.duration_ms,
+        client=line.client,
+        model=line.model,
+        upstream=line.upstream,
+        fallback_model=line.fallback_model,
+        attempts=line.attempts,
+        tried=line.tried or [],
+        tokens=tokens and TokensUsed(input=tokens.input, output=tokens.output, estimated=tokens.estimated),
+        code=line.code,
+        limit=line.limit,
+    )
