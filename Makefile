@@ -10,7 +10,7 @@ LITELLM_VENV := .venv-litellm
 LITELLM_LOCK := requirements/litellm.txt
 PARTS := contract sidecar operator
 
-.PHONY: help setup litellm run test check lint bench generate fmt lock clean
+.PHONY: help setup litellm run test check lint bench generate screenshots fmt lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ bench: setup ## the gateway beside nginx, Envoy, LiteLLM and Portkey; an hour's 
 
 generate: setup ## files that have a source in the code: the CRD and some of docs/
 	@$(BIN)/python -m tools.generate
+
+screenshots: setup ## docs/images, taken anew of the real thing
+	@$(BIN)/python -m tools.screenshots
 
 fmt: setup ## format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix --quiet || true
