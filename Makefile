@@ -62,7 +62,7 @@ lint: setup
 
 bench: setup ## the gateway beside nginx, Envoy, LiteLLM and Portkey; an hour's traffic in minutes (BENCH=--help)
 	@$(BIN)/python -m bench $(BENCH)
-	@$(BIN)/python -m bench.mixed
+	@test -n "$(BENCH)" || $(BIN)/python -m bench.mixed
 
 generate: setup ## files that have a source in the code: the CRD and some of docs/
 	@$(BIN)/python -m tools.generate

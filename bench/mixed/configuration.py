@@ -22,7 +22,7 @@ def files(steady_url: str, moody_url: str, dead_url: str, version: int) -> Mappi
 def _document(steady_url: str, moody_url: str, dead_url: str, version: int) -> dict[str, Any]:
     base = f"/of-version-{version % 2}/v1"
     timeouts = {"connect": "1s", "firstToken": "400ms", "idle": "2s", "request": "20s"}
-    patient = {**timeouts, "firstToken": f"{10 + version}s"}
+    patient = {**timeouts, "connect": "10s", "firstToken": f"{10 + version}s"}  # the machine may be busy
     breaker = {"maxFailures": 5, "reset": "500ms"}
     targets = {
         "steady": [{"upstream": "steady", "model": "gpt-steady"}],

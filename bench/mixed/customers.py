@@ -150,7 +150,7 @@ def _judge(body: bytes) -> Ending:
 def any_ask(chance: random.Random) -> Ask:
     """One of what a pod may ask, the usual more often."""
     roll = chance.random()
-    chat_model = chance.choices(["steady", "split", "moody", "alone", "dead"], [40, 25, 20, 10, 5])[0]
+    chat_model = chance.choices(["steady", "split", "moody", "alone", "dead"], [30, 25, 25, 15, 5])[0]
     if roll < 0.30:
         return _json("/v1/chat/completions", chat_model, chance, messages=_said(chance))
     if roll < 0.62:
