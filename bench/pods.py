@@ -6,6 +6,7 @@ touched for: after 0.35 s (a kubelet's, measured) and up to a second more (a gat
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import ssl
@@ -82,14 +83,15 @@ class StandIn:
                             self.see(json.loads(line)["object"])
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._following.cancel)
 
     def run(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self.serve())
         ready.set()
         self._following = self._loop.create_task(self.follow())
-        self._loop.run_forever()
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._following)
 
 
 @contextmanager

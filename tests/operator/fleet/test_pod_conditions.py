@@ -110,6 +110,14 @@ def test_pods_that_do_not_mount_a_secret_are_counted_and_five_of_them_named() ->
     assert "PodRestartRequired" not in told(standing("fine", NEW, secrets=["clients"]), auth=KEYS)
 
 
+def test_the_secret_of_the_shared_state_is_needed_by_routes_that_count_there() -> None:
+    limit = {"name": "all", "per": "Gateway", "requests": 10}
+    for scope, kinds in (("Gateway", ["Synced", "PodRestartRequired"]), ("Pod", ["Synced"])):
+        route = chat(auth={"mode": "None"}, limits=[{**limit, "scope": scope}])
+        found = conditions_of_pods(route, "new", Facts([standing("a", NEW)], Without(), "state"))
+        assert [one.type for one in found] == kinds
+
+
 def test_a_missing_secret_is_told_by_those_that_mount_it_and_serve_the_revision() -> None:
     entry = MissingSecret("chat", "spec.auth.keysFrom.secretRef", "clients", "web")
     missing = report("new", missing=(entry,))

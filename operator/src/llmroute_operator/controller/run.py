@@ -63,7 +63,8 @@ async def _run(settings: Settings, cluster: Cluster) -> None:
         return await reconciler.reconcile(key)
 
     workers = Workers("reconcile", reconcile, metrics.reconciled, RECONCILE_REST_SECONDS)
-    fleet = Fleet(cluster, metrics, life, settings.scopes, settings.touches_per_second, workers.add)
+    state_secret = settings.shared_state.secret if settings.shared_state is not None else None
+    fleet = Fleet(cluster, metrics, life, settings.scopes, settings.touches_per_second, state_secret, workers.add)
     reconciler = Reconciler(
         store,
         cluster,

@@ -15,6 +15,7 @@ from llmroute_operator.controller.queue import WorkQueue
 _logger = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
+RESTS_KEPT = 2048
 
 
 class Workers(Generic[K]):
@@ -100,6 +101,8 @@ class Workers(Generic[K]):
             ended = time.monotonic()
             self._worked("success", ended - started)
             if self._rest_seconds:
+                if len(self._rests) > RESTS_KEPT:  # of keys that are no more
+                    self._rests = {key: until for key, until in self._rests.items() if until > ended}
                 self._rests[key] = ended + self._rest_seconds
             self._queue.done(key, None if again is None else ended + again)
             self._news.set()  # a key that was added meanwhile is due now, and others may wait longer than that

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmroute_contract.llmroute import LLMRouteSpec
 from llmroute_contract.secrets import secrets_needed
 from llmroute_operator.controller.fleet.pod import GatewayPod
 from llmroute_operator.controller.fleet.roster import Standing
@@ -30,10 +31,12 @@ class Facts:
 
     standings: Sequence[Standing]
     without: Without
+    state_secret: str | None = None
+    """The Secret of the shared state, which routes need that count there."""
 
 
 def conditions_of_pods(route: Route, revision: str, facts: Facts) -> tuple[Condition, ...]:
-    return (_synced(revision, facts.standings), *_restart_required(route, facts.standings), *_without(route, facts))
+    return (_synced(revision, facts.standings), *_restart_required(route, facts), *_without(route, facts))
 
 
 def sidecars_of(revision: str, standings: Sequence[Standing]) -> dict[str, Any]:
@@ -105,10 +108,12 @@ def _synced(revision: str, standings: Sequence[Standing]) -> Condition:
     return Condition("Synced", "False", reason, message([count, f"{shown.pod.id.name}: {_why(shown)}."]))
 
 
-def _restart_required(route: Route, standings: Sequence[Standing]) -> Iterable[Condition]:
+def _restart_required(route: Route, facts: Facts) -> Iterable[Condition]:
     if isinstance(route.spec, tuple):
         return
-    needed = secrets_needed(route.spec)
+    standings, needed = facts.standings, secrets_needed(route.spec)
+    if facts.state_secret is not None and _counts_together(route.spec):
+        needed |= {facts.state_secret}
     lacking = [one.pod for one in standings if not needed <= one.pod.secrets]
     if not lacking:
         return
@@ -127,6 +132,11 @@ def _restart_required(route: Route, standings: Sequence[Standing]) -> Iterable[C
             ]
         ),
     )
+
+
+def _counts_together(spec: LLMRouteSpec) -> bool:
+    scopes = [*(limit.scope for limit in spec.limits or ()), *(upstream.breaker.scope for upstream in spec.upstreams)]
+    return "Gateway" in scopes
 
 
 def _without(route: Route, facts: Facts) -> Iterable[Condition]:

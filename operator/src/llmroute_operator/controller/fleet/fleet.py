@@ -49,12 +49,14 @@ class Fleet:
         life: SignsOfLife,
         scopes: Sequence[str | None],
         touches_per_second: float,
+        state_secret: str | None,
         look_at: LookAt,
     ) -> None:
         self._requests = PodRequests(cluster)
         self._metrics = metrics
         self._scopes = scopes
         self._touches = touches_per_second > 0
+        self._state_secret = state_secret
         self._look_at = look_at
         self._roster = Roster()
         self._roster.expect(scopes)
@@ -121,9 +123,11 @@ class Fleet:
             return None
         self._told_at[key] = time.monotonic()
         found = (without[key] for without in self._without.values() if key in without)
-        return Facts(standings, next(found, Without()))
+        return Facts(standings, next(found, Without()), self._state_secret)
 
     def _tell(self, key: GatewayKey) -> None:
+        if not self._roster.is_known(key):
+            return
         soon = TELL_SOON_SECONDS
         if not self._roster.is_complete(key):
             soon = max(soon, self._told_at.get(key, 0.0) + TELL_EVERY_SECONDS - time.monotonic())
@@ -135,8 +139,7 @@ class Fleet:
         if self._roster.put(pod):
             if pod.is_serving:
                 self._askers.add([pod.id], pace.jittered(pace.AFTER_TOUCH_SECONDS, random.random()))  # noqa: S311
-            if self._roster.is_listed:
-                self._tell(pod.key)
+            self._tell(pod.key)
 
     def _gone(self, id_: PodId) -> None:
         key = self._roster.remove(id_)

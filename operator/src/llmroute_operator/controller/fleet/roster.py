@@ -89,13 +89,14 @@ class Roster:
         return key
 
     def listed(self, scope: str | None, found: Iterable[PodId]) -> frozenset[GatewayKey]:
-        """`found` are all of a scope; the gateways that have lost one while nobody watched."""
+        """`found` are all of a scope. The answer: gateways that have lost one while nobody watched; the first time,
+        all that there is something to say of now."""
         there = set(found)
         gone = [id_ for id_ in self._members if id_ not in there and scope in (None, id_.namespace)]
         lost = frozenset(key for id_ in gone if (key := self.remove(id_)) is not None)
         if scope in self._unlisted:
             self._unlisted.discard(scope)
-            return lost | self._by_gateway.keys()
+            return lost | self._by_gateway.keys() | self._wanted.keys()
         return lost
 
     def _add(self, member: Member) -> None:
@@ -174,14 +175,17 @@ class Roster:
 
     # --- telling
 
+    def is_known(self, key: GatewayKey) -> bool:
+        """Whether enough is known of its pods to say anything: a controller that has just begun must not tell that
+        nobody serves anything."""
+        members = self._by_gateway.get(key, {}).values()
+        return not self._unlisted and not any(member.is_first and member.pod.is_serving for member in members)
+
     def standings(self, key: GatewayKey) -> tuple[Standing, ...] | None:
-        """Of each serving pod, in order of names; None while too little is known: a controller that has just begun
-        must not tell that nobody serves anything."""
-        if self._unlisted:
+        """Of each serving pod, in order of names; None while too little is known."""
+        if not self.is_known(key):
             return None
         members = [member for member in self._by_gateway.get(key, {}).values() if member.pod.is_serving]
-        if any(member.is_first for member in members):
-            return None
         members.sort(key=lambda member: member.pod.id.name)
         return tuple(Standing(member.pod, member.report, member.failure) for member in members)
 
