@@ -8,6 +8,8 @@ from pathlib import Path
 from bench.mixed import __doc__ as about
 from bench.mixed import accounts
 from bench.mixed.run import Plan, Report, run
+from bench.mixed.state import restarting_state
+from tools import debian
 
 _FAULTS_SHOWN = 20
 
@@ -19,9 +21,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=180, help="of traffic (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of all chance in it (%(default)s)")
     arguments = parser.parse_args()
+    debian.install({"redis-server": "redis-server"}, "bench")
     plan = Plan(seconds=arguments.seconds, warm_up_seconds=arguments.seconds / 10, seed=arguments.seed)
-    with tempfile.TemporaryDirectory(prefix="llmroute-bench-") as folder:
-        report = run(plan, Path(folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="llmroute-bench-") as folder,
+        restarting_state(Path(folder) / "state") as (url, disturb),
+    ):
+        report = run(plan, Path(folder), url, [disturb])
     print(_told(report))
     return 1 if report.faults else 0
 
@@ -39,6 +45,9 @@ def _told(report: Report) -> str:
         "| what clients heard | requests |",
         "|---|--:|",
         *(f"| {outcome} | {count:,} |" for outcome, count in report.outcomes.most_common()),
+        "",
+        f"The shared state answered {report.counted_together:,} times and could not be waited for "
+        f"{report.counted_alone:,} times.",
         "",
         "moods of the provider: " + ", ".join(f"{mood} {count}" for mood, count in report.moods.most_common()),
         "",

@@ -51,8 +51,8 @@ def _document(steady_url: str, moody_url: str, dead_url: str, version: int) -> d
             for name, these in targets.items()
         ],
         "limits": [
-            {"name": "per-client", "per": "Client", "requests": 40 + version, "window": "1s"},
-            {"name": "tokens", "per": "Model", "tokens": 20_000 + version, "window": "1s"},
+            {"name": "per-client", "per": "Client", "requests": 40 + version, "window": "1s", "scope": "Gateway"},
+            {"name": "tokens", "per": "Model", "tokens": 20_000 + version, "window": "1s", "scope": "Gateway"},
             {
                 "name": "slots",
                 "per": "Gateway",

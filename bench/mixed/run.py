@@ -43,12 +43,16 @@ class Report:
     moods: Counter[str] = field(default_factory=Counter)
     reloads_laid: int = 0
     reloads_taken: int = 0
+    counted_together: int = 0
+    """Calls whose limits the shared state was asked about and answered."""
+    counted_alone: int = 0
+    """Those that were counted in the pod, as it did not answer in time."""
     memory_kib: list[int] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
-def run(plan: Plan, folder: Path, *arguments: str, more: Sequence[Disturbance] = ()) -> Report:
-    """Serves `plan`'s traffic through a gateway in `folder`, started with `arguments`; `more` goes on meanwhile."""
+def run(plan: Plan, folder: Path, state_url: str, more: Sequence[Disturbance] = ()) -> Report:
+    """Serves `plan`'s traffic through a gateway in `folder` that counts at `state_url`; `more` goes on meanwhile."""
     report = Report(plan)
     with playing() as steady, playing() as moody:
         dead_url = f"http://127.0.0.1:{_nobody_listens_at()}"
@@ -58,7 +62,7 @@ def run(plan: Plan, folder: Path, *arguments: str, more: Sequence[Disturbance] =
 
         write_secret(folder / "secrets", "clients", KEYS)
         lay(0)
-        gateway = start(folder, *arguments)
+        gateway = start(folder, "--shared-state-url", state_url)
         try:
             sockets = gateway.open_sockets()
             heard = asyncio.run(_serve(plan, gateway, moody, lay, report, more))
@@ -128,6 +132,7 @@ def _settle(gateway: GatewayProcess, sockets: int, providers: Sequence[Played], 
     """Waits until all is over; what does not end is a fault."""
     try:
         wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "no request to be in flight")
+        wait_until(lambda: gateway.metric("llmroute_shared_state_up") == 1, "the shared state to be reached again")
 
         def left_over() -> int:
             """Sockets beside those that it listens on, that we ask it through, and that it keeps for the next call."""
@@ -146,6 +151,8 @@ def _compare(gateway: GatewayProcess, heard: Sequence[Heard], steady: Played, re
     report.reloads_taken = (
         round(gateway.metric("llmroute_config_reloads_total", result="applied")) - 1
     )  # the first load
+    report.counted_together = round(gateway.metric("llmroute_shared_state_round_trip_seconds_count"))
+    report.counted_alone = round(gateway.metric("llmroute_shared_state_fallbacks_total", decision="fail_open"))
     faults = [
         *accounts.faults_of_answers(heard),
         *accounts.faults_of_log(heard, requests),
