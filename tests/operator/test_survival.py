@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cluster
 def test_an_idle_controller_writes_nothing_however_often_it_reads_all(
     control_plane: ControlPlane, namespace: Namespace
 ) -> None:
-    with running_controller(control_plane, "--relist-seconds", "0.2") as controller:
+    with running_controller(control_plane, "--relist-seconds", "2") as controller:
         namespace.apply(route("a"), route("b"), route("bad", {"name": "x", "targets": [{"upstream": "nowhere"}]}))
         namespace.programmed("a")
         namespace.programmed("b")
