@@ -91,6 +91,15 @@ def test_a_pod_is_touched_only_where_that_helps(
     assert roster.touch_for(one.id) == touched_for
 
 
+def test_a_pod_that_was_touched_late_is_asked_again_soon() -> None:
+    one = running()
+    roster = listed(one)
+    roster.want(KEY, "new", 0)
+    assert roster.answered(one, report("old"), 60, 0)[1] == pace.BEHIND_SECONDS[1]
+    roster.touched(running(version=2, annotations={"llmroute.dev/revision": "new"}), 60)
+    assert roster.answered(one, report("old"), 61, 0)[1] == pace.BEHIND_SECONDS[0]
+
+
 AGAIN = [
     ("all is well", True, True, 1000, pace.STEADY_SECONDS),
     ("just behind", False, True, 0.1, pace.BEHIND_SECONDS[0]),

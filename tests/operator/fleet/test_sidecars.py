@@ -62,6 +62,21 @@ def test_a_route_tells_how_many_of_its_pods_serve_it(
         )
 
 
+def test_pods_are_touched_when_their_last_route_is_deleted(
+    controller: ControllerProcess, namespace: Namespace, tmp_path: Path
+) -> None:
+    namespace.apply(route("chat", auth=OPEN))
+    namespace.programmed("chat")
+    with gateway_at(namespace, tmp_path / "a", "127.0.9.9") as a:
+        make_pods(namespace, pod("web-1", port=a.admin_port))
+        runs_at(namespace, "web-1", "127.0.9.9")
+        namespace.wait(lambda: sidecars(namespace, "chat") == "1/1", "the pod to be synced")
+        namespace.delete("chat")
+        namespace.wait(lambda: namespace.files() == {"gateway.json"}, "the ConfigMap to be emptied")
+        empty = namespace.index().revision
+        namespace.wait(lambda: touched_for(namespace, "web-1") == empty, "the pod to be touched")
+
+
 def test_a_pod_that_does_not_answer_is_named_with_the_reason(
     controller: ControllerProcess, namespace: Namespace, tmp_path: Path
 ) -> None:

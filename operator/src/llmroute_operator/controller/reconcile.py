@@ -160,19 +160,21 @@ class Reconciler:
     async def _retire(self, key: GatewayKey, present: Present | None) -> float | None:
         """A gateway without routes: emptied, and later removed."""
         self._memories.pop(key, None)
-        self._fleet.forget(key)
         if present is None:
             self._versions.pop(key, None)
+            self._fleet.forget(key)
             return None
         now = self._now()
         match retire(present, now, self._remove_empty_after):
             case Remove():
                 await self._delete(key, present)
+                self._fleet.forget(key)
                 _logger.info("ConfigMap removed", extra={"fields": {"gateway": str(key)}})
                 return None
             case keep:
-                empty = self._compile(key, []).files
-                await self._write(present, want(key, empty, keep.emptied_at))
+                empty = self._compile(key, [])
+                await self._write(present, want(key, empty.files, keep.emptied_at))
+                self._fleet.holds(key, empty.revision)
                 return max(0.0, (keep.due - now).total_seconds())
 
     # --- the routes

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmroute_contract.compiled import CompiledShares
 from llmroute_contract.shares import shares_among
-from llmroute_operator.controller.cluster import Cluster, ClusterError
+from llmroute_operator.controller.cluster import Cluster, ClusterError, Refused
 from llmroute_operator.controller.fleet import pace
 from llmroute_operator.controller.fleet.ask import AT_ONCE, Asker, NoAnswer
 from llmroute_operator.controller.fleet.conditions import Facts
@@ -37,6 +37,8 @@ TELL_EVERY_SECONDS = 3.0
 WITHOUT_SECONDS = 20.0
 """Between two looks for pods that ask and have none."""
 FIRST_LIST_SECONDS = 10.0
+FORBIDDEN_REST_SECONDS = 300.0
+_FORBIDDEN = 403
 
 LookAt = Callable[[Iterable[GatewayKey], float], None]
 
@@ -61,6 +63,7 @@ class Fleet:
         self._roster = Roster()
         self._roster.expect(scopes)
         self._share_out = ShareOut()
+        self._touches_again_at = 0.0
         self._pace = pace.Pace(touches_per_second or 1.0, time.monotonic())
         self._without: dict[str | None, dict[GatewayKey, Without]] = {}
         self._told_at: dict[GatewayKey, float] = {}
@@ -101,6 +104,7 @@ class Fleet:
             return
         touched = [id_ for id_ in behind if self._roster.touch_for(id_)]
         self._touchers.add(touched)
+        self._askers.add(touched, pace.UNTOUCHED_SECONDS)  # whatever comes of the touch
         self._askers.add(set(behind) - set(touched))
 
     def shares(self, key: GatewayKey, present: CompiledShares | None) -> tuple[CompiledShares | None, float | None]:
@@ -172,19 +176,29 @@ class Fleet:
 
     async def _touch(self, id_: PodId) -> None:
         """One that serves the revision meanwhile, or was touched for it, is left alone."""
-        if self._roster.touch_for(id_) is None:
+        if self._roster.touch_for(id_) is None or time.monotonic() < self._touches_again_at:
             return
         await asyncio.sleep(self._pace.wait(time.monotonic()))
         pod, revision = self._roster.pod(id_), self._roster.touch_for(id_)
         if pod is None or revision is None:
             return
-        document = await self._requests.touch(pod, revision)
+        try:
+            document = await self._requests.touch(pod, revision)
+        except Refused as error:
+            if error.status != _FORBIDDEN:
+                raise
+            self._touches_again_at = time.monotonic() + FORBIDDEN_REST_SECONDS
+            _logger.warning(
+                "pods may not be touched: changes reach them with kubelet's own look, within a minute and a half",
+                extra={"fields": {"error": str(error)}},
+            )
+            return
         if document is None:
             return
         self._metrics.wrote("PodStatus")
         touched = read_pod(document)
         if touched is not None:
-            self._roster.put(touched)
+            self._roster.touched(touched, time.monotonic())
         self._askers.add([id_], pace.jittered(pace.AFTER_TOUCH_SECONDS, random.random() / 2))  # noqa: S311 - jitter
 
     # --- pods that ask for a gateway and have none

@@ -26,6 +26,7 @@ class Member:
     failure: str = ""
     """Why the last question got no answer."""
     failures: int = 0
+    touched_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,12 @@ class Roster:
         wanted = self.wanted(pod.key)
         return wanted if pod.annotated != wanted else None
 
+    def touched(self, pod: GatewayPod, now: float) -> None:
+        """`pod` is as it was after a touch: from now on it should not take long."""
+        self.put(pod)
+        if (member := self._members.get(pod.id)) is not None:
+            member.touched_at = now
+
     # --- asking
 
     def pod(self, id_: PodId) -> GatewayPod | None:
@@ -158,7 +165,7 @@ class Roster:
         member.is_first, member.report, member.failure, member.failures = False, report, "", 0
         wanted, since = self._wanted.get(pod.key, (report.revision, now))
         is_current = report.revision == wanted
-        so_long = now - (member.since if is_current else since)
+        so_long = now - (member.since if is_current else max(since, member.touched_at))
         return is_news, pace.ask_again_in(
             is_current=is_current, is_whole=report.is_whole, for_seconds=so_long, dice=dice
         )
