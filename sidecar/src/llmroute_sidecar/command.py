@@ -53,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_log_level(serve, "info")
     serve.set_defaults(command=_serve)
 
+    ready = commands.add_parser("ready", help="wait until the gateway at a port of this machine is ready")
+    ready.add_argument("--port", type=_port, default=8790, help="its data port (%(default)s)")
+    ready.add_argument("--within", type=float, default=0.0, metavar="SECONDS", help="wait so long (%(default)s)")
+    ready.set_defaults(command=_ready)
+
     run = commands.add_parser("run", help="serve LLMRoutes from YAML files, reloading when they are saved")
     _add_files(run)
     _add_choice(run)
@@ -219,6 +224,12 @@ def _serve(options: argparse.Namespace) -> int:
         return _start(EnvironmentSource(os.environ), options, Observer())
     except SourceError as error:
         return _wrong(str(error))
+
+
+def _ready(options: argparse.Namespace) -> int:
+    from llmroute_sidecar.readiness import wait_until_ready
+
+    return 0 if wait_until_ready(options.port, options.within) else 1
 
 
 def _run(options: argparse.Namespace) -> int:
