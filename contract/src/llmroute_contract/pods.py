@@ -15,12 +15,16 @@ CLIENT_ANNOTATION = "llmroute.dev/client"
 REVISION_ANNOTATION = "llmroute.dev/revision"
 """On a pod, by the controller: the revision last written. Its change makes kubelet sync the pod's volumes at once."""
 
+ANNOTATION_PREFIX = "llmroute.dev/"
+
 DEFAULT_GATEWAY = "default"
 GATEWAY_CONTAINER = "llmroute-gateway"
 CONFIG_VOLUME = "llmroute-config"
 CONFIG_DIRECTORY = "/var/run/llmroute/config"
 SECRETS_DIRECTORY = "/var/run/llmroute/secrets"
 """One folder a Secret, one file an entry."""
+VOLUME_PREFIX = "llmroute-"
+"""Of the names of all volumes that the injector adds."""
 
 DATA_PORT = 8790
 """On the pod's loopback."""

@@ -1,5 +1,5 @@
-"""The `llmroute-operator` command: `controller` in its Deployment, or beside a kubeconfig. Parses arguments and hands
-over."""
+"""The `llmroute-operator` command: `controller` and `injector`, each in its Deployment, or beside a kubeconfig. Parses
+arguments and hands over."""
 
 import argparse
 import asyncio
@@ -68,7 +68,62 @@ def _parser() -> argparse.ArgumentParser:
     )
     controller.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     controller.set_defaults(run=_controller)
+    _add_injector(commands.add_parser("injector", help="the admission webhook that gives pods their gateway"))
     return parser
+
+
+def _add_injector(injector: argparse.ArgumentParser) -> None:
+    injector.add_argument("--tls-cert", type=Path, required=True, metavar="FILE", help="PEM; read again as it changes")
+    injector.add_argument("--tls-key", type=Path, required=True, metavar="FILE", help="PEM; read again as it changes")
+    injector.add_argument(
+        "--settings",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="YAML, for every gateway that is injected (docs/injection.md); read again as it changes",
+    )
+    injector.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's service account")
+    all_addresses = "0.0.0.0"  # noqa: S104 - the API server and kubelet call the pod's address
+    injector.add_argument("--host", default=all_addresses, help="address of the webhook (%(default)s)")
+    injector.add_argument("--port", type=_port, default=8443, help="its port (%(default)s; 0: any free one)")
+    injector.add_argument(
+        "--health-host", default=all_addresses, help="address of /healthz, /readyz and /metrics (%(default)s)"
+    )
+    injector.add_argument("--health-port", type=_port, default=8080, help="their port (%(default)s; 0: any free one)")
+    injector.add_argument(
+        "--drain-seconds",
+        type=_not_negative,
+        default=5.0,
+        help="serve on for so long after SIGTERM, not ready, until no one sends anything here (%(default)s)",
+    )
+    injector.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    injector.set_defaults(run=_injector)
+
+
+def _injector(options: argparse.Namespace) -> int:
+    from llmroute_operator import log
+    from llmroute_operator.controller.settings import CannotStart
+    from llmroute_operator.injector.options import Options
+    from llmroute_operator.injector.run import run
+
+    log.configure(options.log_level)
+    chosen = Options(
+        tls_cert=options.tls_cert,
+        tls_key=options.tls_key,
+        settings=options.settings,
+        kubeconfig=options.kubeconfig,
+        host=options.host,
+        port=options.port,
+        health_host=options.health_host,
+        health_port=options.health_port,
+        drain_seconds=options.drain_seconds,
+    )
+    try:
+        asyncio.run(run(chosen))
+    except CannotStart as error:
+        print(f"llmroute-operator: {error}", file=sys.stderr)  # noqa: T201 - a command's own message
+        return 2
+    return 0
 
 
 def _controller(options: argparse.Namespace) -> int:

@@ -1,0 +1,66 @@
+"""The injector's own metrics. Owns names, labels and buckets."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+Result = Literal["injected", "unchanged", "denied", "bad_request", "error", "overloaded"]
+Loaded = Literal["success", "error"]
+Input = Literal["certificate", "settings"]
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self._admissions = self._counter("admissions", "Admission requests answered.", "result")
+        self._loads = Counter(
+            "llmroute_injector_loads",
+            "Readings of the certificate and of the settings that had changed.",
+            ["input", "result"],
+            registry=self.registry,
+        )
+        self._good = Gauge(
+            "llmroute_injector_input_good",
+            "1 while what is in use is what the file says; 0 while an older one is used, because the file is no good.",
+            ["input"],
+            registry=self.registry,
+        )
+        self._in_flight = self._gauge("admissions_in_flight", "Admission requests under way.")
+        self._routes = self._gauge("routes", "LLMRoutes that the injector knows.")
+        self._seconds = Histogram(
+            "llmroute_injector_admission_seconds",
+            "Time in the webhook for one admission, from its last byte in to its answer.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        Info("llmroute_injector_build", "The running version.", registry=self.registry).info({"version": version})
+        for result in ("injected", "unchanged", "denied", "bad_request", "error", "overloaded"):
+            self._admissions.labels(result)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"llmroute_injector_{name}", text, registry=self.registry)
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(f"llmroute_injector_{name}", text, [label], registry=self.registry)
+
+    def show(self, in_flight: Callable[[], float], routes: Callable[[], float]) -> None:
+        """These are read when somebody asks."""
+        self._in_flight.set_function(in_flight)
+        self._routes.set_function(routes)
+
+    def admitted(self, result: Result, seconds: float) -> None:
+        self._admissions.labels(result).inc()
+        self._seconds.observe(seconds)
+
+    def turned_away(self, result: Result) -> None:
+        self._admissions.labels(result).inc()
+
+    def loaded(self, what: Input, result: Loaded) -> None:
+        self._loads.labels(what, result).inc()
+        self._good.labels(what).set(result == "success")
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

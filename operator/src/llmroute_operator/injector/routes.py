@@ -1,0 +1,83 @@
+"""The routes of all gateways, as the API server has them: watched, and read anew every so often.
+
+On the controller's watch and store; what is kept of them here is which Secrets each gateway needs.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from pathlib import Path
+
+from llmroute_contract.llmroute import LLMRouteSpec
+from llmroute_operator.controller.backoff import backoff
+from llmroute_operator.controller.cluster import Cluster, ClusterError, Document
+from llmroute_operator.controller.life import SignsOfLife
+from llmroute_operator.controller.route import GatewayKey
+from llmroute_operator.controller.settings import SILENCE_MAX_SECONDS
+from llmroute_operator.controller.store import RouteStore
+from llmroute_operator.controller.watch_routes import WATCH, RouteWatch
+from llmroute_operator.injector.needs import GatewayNeeds, needs_of
+
+_logger = logging.getLogger(__name__)
+
+_RETRY_MOST_SECONDS = 10.0
+
+
+class Routes:
+    def __init__(self, kubeconfig: Path | None, cluster: Cluster, relist_seconds: float) -> None:
+        self._cluster = cluster
+        self._relist_seconds = relist_seconds
+        self._store = RouteStore()
+        self.life = SignsOfLife([WATCH], time.monotonic, SILENCE_MAX_SECONDS)
+        self._relist_wanted = asyncio.Event()
+        self._news = asyncio.Condition()
+        self._watch = RouteWatch(kubeconfig, [None], cluster, self.life, self._on_event, self._relist_wanted.set)
+        self.ready = asyncio.Event()
+        """Set once all routes are known."""
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch.run())
+            group.create_task(self._relist_always())
+
+    async def needs(self, key: GatewayKey, wait_seconds: float) -> GatewayNeeds:
+        """What the gateway's routes need; where there is none yet, one is waited for that long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_seconds), self._news:
+                await self._news.wait_for(lambda: self._store.routes_of(key))
+        return needs_of(route.spec for route in self._store.routes_of(key) if isinstance(route.spec, LLMRouteSpec))
+
+    async def _on_news(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    def _on_event(self, kind: str | None, route: Document) -> None:
+        if kind == "DELETED":
+            self._store.remove(route)
+        elif self._store.put(route):
+            self._telling = asyncio.create_task(self._on_news())
+
+    async def _relist_always(self) -> None:
+        await self._relist_wanted.wait()
+        failures = 0
+        while True:
+            self._relist_wanted.clear()
+            self._store.begin_relist()
+            try:
+                self._store.relisted(await self._cluster.list_routes(None))
+            except ClusterError as error:
+                failures += 1
+                rest = backoff(failures, random.random(), _RETRY_MOST_SECONDS)  # noqa: S311 - jitter
+                _logger.warning("routes cannot be listed", extra={"fields": {"error": str(error)}})
+                await asyncio.sleep(rest)
+                continue
+            failures = 0
+            self.ready.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._relist_seconds):
+                    await self._relist_wanted.wait()
