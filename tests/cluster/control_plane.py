@@ -100,6 +100,11 @@ class ControlPlane:
         write_kubeconfig(path, self.url, self.ca_file, token)
         return path
 
+    @property
+    def is_ours(self) -> bool:
+        """Not lent by a person."""
+        return self._api_server is not None
+
     def stop_api_server(self) -> None:
         """Skips the test where the cluster is not ours to stop."""
         if self._api_server is None:
@@ -198,6 +203,7 @@ def _own(binaries: Binaries, folder: Path) -> Iterator[ControlPlane]:
             "--service-cluster-ip-range=10.96.0.0/24",
             "--authorization-mode=RBAC",
             "--allow-privileged",
+            "--enable-aggregator-routing=true",  # webhooks by their Service's endpoints: there is no kube-proxy here
             f"--token-auth-file={tokens}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={key}",

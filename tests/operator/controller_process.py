@@ -21,6 +21,7 @@ COMMAND = Path(sys.executable).parent / "llmroute-operator"
 RBAC = REPOSITORY / "manifests" / "rbac"
 CLUSTER_RBAC = RBAC / "controller.yaml"
 NAMESPACE_RBAC = RBAC / "controller-namespace.yaml"
+CERTIFICATES_RBAC = RBAC / "certificates.yaml"
 SERVICE_ACCOUNT = "system:serviceaccount:llmroute-system:llmroute-controller"
 
 

@@ -8,10 +8,16 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmroute_contract.compiled import CompiledSharedState
 from llmroute_contract.scalars import LABEL_PATTERN, SUBDOMAIN_PATTERN
 from llmroute_contract.shared_state import SECRET_ENTRIES, parse_shared_state_url
+
+if TYPE_CHECKING:
+    from llmroute_operator.controller.settings import CertificateSettings
+
+OWN_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,10 +72,32 @@ def _parser() -> argparse.ArgumentParser:
         help="after a change, annotate so many pods a second, which brings it to them within a second instead of "
         "kubelet's minute (%(default)s; 0: none)",
     )
+    _certificate_options(controller)
     controller.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     controller.set_defaults(run=_controller)
     _add_injector(commands.add_parser("injector", help="the admission webhook that gives pods their gateway"))
     return parser
+
+
+def _certificate_options(controller: argparse.ArgumentParser) -> None:
+    controller.add_argument(
+        "--certificates",
+        choices=["self", "none"],
+        default="none",
+        help="self: make and renew the certificate of the injector's webhook; none: leave it to cert-manager or you "
+        "(%(default)s)",
+    )
+    controller.add_argument(
+        "--injector-namespace", type=_namespace, metavar="NS", help="where the injector runs (default: this pod's own)"
+    )
+    for name, default, text in (
+        ("lifetime", 90 * 86400.0, "for how long a certificate is good; it is renewed when a third is left"),
+        ("publish", 30.0, "from publishing an authority to serving its certificate: API servers learn of it meanwhile"),
+        ("retire", 3600.0, "from serving another certificate to dropping the old authority: injectors take it up"),
+    ):
+        controller.add_argument(
+            f"--certificate-{name}-seconds", type=_positive, default=default, help=f"{text} (%(default).0f)"
+        )
 
 
 def _add_injector(injector: argparse.ArgumentParser) -> None:
@@ -135,24 +163,49 @@ def _controller(options: argparse.Namespace) -> int:
         print("llmroute-operator: --shared-state-secret needs --shared-state-url", file=sys.stderr)  # noqa: T201
         return 2
     log.configure(options.log_level)
-    settings = Settings(
-        namespaces=tuple(dict.fromkeys(options.namespace)),
-        kubeconfig=options.kubeconfig,
-        health_host=options.health_host,
-        health_port=options.health_port,
-        relist_seconds=options.relist_seconds,
-        remove_empty_after=timedelta(seconds=options.remove_empty_after_seconds),
-        shared_state=CompiledSharedState(options.shared_state_url, options.shared_state_secret)
-        if options.shared_state_url is not None
-        else None,
-        touches_per_second=options.touch_pods_per_second,
-    )
     try:
+        settings = Settings(
+            namespaces=tuple(dict.fromkeys(options.namespace)),
+            kubeconfig=options.kubeconfig,
+            health_host=options.health_host,
+            health_port=options.health_port,
+            relist_seconds=options.relist_seconds,
+            remove_empty_after=timedelta(seconds=options.remove_empty_after_seconds),
+            shared_state=CompiledSharedState(options.shared_state_url, options.shared_state_secret)
+            if options.shared_state_url is not None
+            else None,
+            touches_per_second=options.touch_pods_per_second,
+            certificates=_certificates(options),
+        )
         asyncio.run(run(settings))
     except CannotStart as error:
         print(f"llmroute-operator: {error}", file=sys.stderr)  # noqa: T201 - a command's own message
         return 2
     return 0
+
+
+def _certificates(options: argparse.Namespace) -> "CertificateSettings | None":
+    from llmroute_operator.controller.settings import CertificateSettings
+
+    if options.certificates == "none":
+        return None
+    namespace = options.injector_namespace or _own_namespace()
+    return CertificateSettings(
+        namespace,
+        timedelta(seconds=options.certificate_lifetime_seconds),
+        timedelta(seconds=options.certificate_publish_seconds),
+        timedelta(seconds=options.certificate_retire_seconds),
+    )
+
+
+def _own_namespace() -> str:
+    """The pod's. Raises CannotStart outside of one."""
+    from llmroute_operator.controller.settings import CannotStart
+
+    try:
+        return OWN_NAMESPACE_FILE.read_text().strip()
+    except OSError:
+        raise CannotStart(f"not in a pod ({OWN_NAMESPACE_FILE} is not there): give --injector-namespace") from None
 
 
 def _namespace(text: str) -> str:

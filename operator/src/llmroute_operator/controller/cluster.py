@@ -6,7 +6,9 @@ answer, which 1,000 routes would pay for with seconds, and know no list of metad
 
 import json
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +25,7 @@ from llmroute_operator.controller.route import GatewayKey, RouteName
 _logger = logging.getLogger(__name__)
 
 Document = dict[str, Any]
+Body = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 PAGE = 500  # objects of a list in one answer
 _JSON = "application/json"
@@ -30,6 +33,7 @@ _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
 _CLIENT_ERROR, _UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _TOO_OLD = 400, 401, 404, 409, 410
 _TRANSIENT = frozenset({408, _CONFLICT, 429})
 
@@ -144,6 +148,37 @@ class Cluster:
             if error.status != _NOT_FOUND:
                 raise
 
+    # --- the injector's certificate
+
+    async def read_secret(self, namespace: str, name: str) -> tuple[Document | None, datetime]:
+        """The Secret, and the API server's clock."""
+        return await self._read_dated(_secret_path(namespace, name))
+
+    async def read_webhooks(self, name: str) -> tuple[Document | None, datetime]:
+        """The MutatingWebhookConfiguration, and the API server's clock."""
+        return await self._read_dated(_webhooks_path(name))
+
+    async def patch_secret(self, namespace: str, name: str, patch: Mapping[str, Any]) -> Document:
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PATCH", _secret_path(namespace, name), query, patch, MERGE)
+
+    async def patch_webhooks(self, name: str, patch: Sequence[Mapping[str, Any]]) -> Document:
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PATCH", _webhooks_path(name), query, patch, _JSON_PATCH)
+
+    async def _read_dated(self, path: str) -> tuple[Document | None, datetime]:
+        timeout = aiohttp.ClientTimeout(total=settings.REQUEST_SECONDS, sock_connect=settings.CONNECT_SECONDS)
+        try:
+            response = await self._send("GET", path, {}, None, _JSON, None, timeout)
+            async with response:
+                return json.loads(await response.read()), parsedate_to_datetime(response.headers["Date"])
+        except Refused as error:
+            if error.status == _NOT_FOUND:
+                return None, datetime.min.replace(tzinfo=UTC)
+            raise
+        except (*_NO_ANSWER, KeyError, ValueError) as error:
+            raise Unreachable(f"GET {path}: {_text(error)}") from None
+
     # --- requests, for those that have kinds of their own to ask for
 
     async def watch(self, path: str, selector: str, since: str, accept: str = _JSON) -> AsyncIterator[bytes]:
@@ -186,7 +221,7 @@ class Cluster:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: Document | None = None,
+        body: Body | None = None,
         content_type: str = _JSON,
         *,
         accept: str = _JSON,
@@ -202,7 +237,7 @@ class Cluster:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: Document | None = None,
+        body: Body | None = None,
         content_type: str = _JSON,
         *,
         accept: str = _JSON,
@@ -221,7 +256,7 @@ class Cluster:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: Document | None,
+        body: Body | None,
         accept: str,
         content_type: str | None,
         limits: aiohttp.ClientTimeout,
@@ -266,6 +301,14 @@ def _configmaps_path(namespace: str | None) -> str:
 
 def _configmap_path(key: GatewayKey) -> str:
     return f"{_configmaps_path(key.namespace)}/{quote(configmap_name(key.gateway))}"
+
+
+def _secret_path(namespace: str, name: str) -> str:
+    return f"/api/v1{within(namespace)}/secrets/{quote(name)}"
+
+
+def _webhooks_path(name: str) -> str:
+    return f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{quote(name)}"
 
 
 def within(namespace: str | None) -> str:

@@ -1,13 +1,13 @@
 """The controller's own metrics. Owns names, labels and buckets; who observes what stands where it happens."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-WriteKind = Literal["ConfigMap", "LLMRouteStatus", "PodStatus"]
+WriteKind = Literal["ConfigMap", "LLMRouteStatus", "PodStatus", "Secret", "MutatingWebhookConfiguration"]
 ReconcileResult = Literal["success", "error"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -41,7 +41,7 @@ class Metrics:
             self._reconciles.labels(result)
             self._relists.labels(result)
             self._asked.labels(result)
-        for kind in ("ConfigMap", "LLMRouteStatus", "PodStatus"):
+        for kind in get_args(WriteKind):
             self._writes.labels(kind)
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -76,6 +76,24 @@ class Metrics:
 
     def wrote(self, kind: WriteKind) -> None:
         self._writes.labels(kind).inc()
+
+    def show_certificate(self) -> None:
+        """From here on there is one to tell of."""
+        self._certificate_expiry = self._gauge(
+            "injector_certificate_expiry_timestamp_seconds",
+            "When the certificate that the injector serves ends; 0 where there is none.",
+        )
+        self._certificate_looks = self._counter(
+            "injector_certificate_looks", "Looks at the injector's certificate.", "result"
+        )
+        for result in ("success", "error"):
+            self._certificate_looks.labels(result)
+
+    def certificate_expires(self, timestamp: float) -> None:
+        self._certificate_expiry.set(timestamp)
+
+    def certificate_looked(self, result: ReconcileResult) -> None:
+        self._certificate_looks.labels(result).inc()
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

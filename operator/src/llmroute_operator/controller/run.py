@@ -4,6 +4,8 @@ kopf's watch of LLMRoutes ─┐                                      ┌─► 
 full relist ───────────────┼─► store ─► queue ─► workers ─► reconcile
 watch of our ConfigMaps ───┤                                      ├─► status of each route ─► store
 fleet: pods, asked ────────┘                                      └─► fleet: pods, touched
+
+Beside them, where it is asked for: the keeper of the injector's certificate.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from typing import Any
 
 from kubernetes.aio.config import ConfigException
 
+from llmroute_operator.certificates.keeper import CertificateKeeper
 from llmroute_operator.controller.cluster import Cluster, Document, load_configuration
 from llmroute_operator.controller.fleet.fleet import Fleet, watch_name
 from llmroute_operator.controller.health import health_application, serving
@@ -96,12 +99,14 @@ async def _run(settings: Settings, cluster: Cluster) -> None:
         await fleet.until_listed()
         await workers.run(settings.workers)
 
+    parts = [routes.run(), relister.run(), work(), *(watch.run() for watch in configmaps), *fleet.parts()]
+    if settings.certificates is not None:
+        metrics.show_certificate()
+        parts.append(CertificateKeeper(cluster, metrics, settings.certificates).run())
     application = health_application(life, metrics)
     async with serving(application, settings.health_host, settings.health_port):
         try:
-            await _until_signal(
-                routes.run(), relister.run(), work(), *(watch.run() for watch in configmaps), *fleet.parts()
-            )
+            await _until_signal(*parts)
         finally:
             await fleet.close()
 

@@ -9,6 +9,17 @@ from llmroute_contract.compiled import CompiledSharedState
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateSettings:
+    """For the injector's certificate; certificates/rotation.py tells what the times are for."""
+
+    namespace: str
+    """Of the injector."""
+    lifetime: timedelta = timedelta(days=90)
+    publish: timedelta = timedelta(seconds=30)
+    retire: timedelta = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     namespaces: tuple[str, ...] = ()
     """Those that are looked after; none means all."""
@@ -20,6 +31,8 @@ class Settings:
     remove_empty_after: timedelta = timedelta(seconds=300)
     shared_state: CompiledSharedState | None = None
     """Where gateways count what is of scope Gateway; None: each pod for itself."""
+    certificates: CertificateSettings | None = None
+    """None: they are not ours to make."""
     workers: int = 4
     status_writes: int = 8
     """Status writes of one gateway at the same time."""
