@@ -142,6 +142,7 @@ def main() -> None:
                 f"kubectl patch to the change in the ConfigMap: median {statistics.median(seconds) * 1000:.0f} ms, "
                 f"slowest of {EDITS} {seconds[-1] * 1000:.0f} ms"
             )
+            wait_until(lambda: all_synced(control_plane), "all pods to be told", 120, every=0.5)
             calls = api_calls(control_plane)
             seconds = sorted(rollout(control_plane, pods, number) for number in range(EDITS))
             print(
@@ -153,12 +154,14 @@ def main() -> None:
             print(f"100 edits of one route: {storm(control_plane, controller):.0f} writes of its ConfigMap")
             wait_until(lambda: all_synced(control_plane), "all pods to be told", 60, every=0.5)
             controller.wait_until_idle()
-        began = time.monotonic()
+        began, asked = time.monotonic(), pods.questions
         with running_controller(control_plane) as controller:
             controller.wait_until_idle()
             print(
                 f"restart with nothing to do: {time.monotonic() - began:.1f} s to idle, {controller.writes:.0f} writes"
             )
+            wait_until(lambda: pods.questions >= asked + NAMESPACES * PODS_EACH, "each pod to be asked once", 120)
+            controller.wait_until_idle()
             calls = api_calls(control_plane)
             used, since = cpu_seconds(controller), time.monotonic()
             time.sleep(20)

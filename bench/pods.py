@@ -36,6 +36,7 @@ class StandIn:
     def __init__(self, control_plane: ControlPlane) -> None:
         self._control_plane = control_plane
         self.revisions: dict[str, str] = {}
+        self._touched: dict[str, str] = {}
         self._gateways: dict[str, str] = {}
         """The namespace of each address."""
         self.port = 0
@@ -57,9 +58,13 @@ class StandIn:
             return
         self._gateways[address] = document["metadata"]["namespace"]
         touched = (document["metadata"].get("annotations") or {}).get(REVISION_ANNOTATION)
-        if touched is not None and self.revisions.get(address) != touched:
-            later = KUBELET_SECONDS + random.random()
-            self._loop.call_later(later, self.revisions.__setitem__, address, touched)
+        if touched is not None and self._touched.get(address) != touched:
+            self._touched[address] = touched
+            self._loop.call_later(KUBELET_SECONDS + random.random(), self._sync, address)
+
+    def _sync(self, address: str) -> None:
+        """As kubelet, it takes what is there by then."""
+        self.revisions[address] = self._touched[address]
 
     async def serve(self) -> None:
         application = web.Application()

@@ -7,7 +7,7 @@ import pytest
 from llmroute_operator.controller.fleet import pace
 from llmroute_operator.controller.fleet.pod import GatewayPod, read_pod
 from llmroute_operator.controller.fleet.report import Report
-from llmroute_operator.controller.fleet.roster import Roster
+from llmroute_operator.controller.fleet.roster import FAILURES_BELIEVED, Roster
 from llmroute_operator.controller.route import GatewayKey
 from tests.operator.pods import pod
 
@@ -45,7 +45,9 @@ def test_nothing_is_said_before_pods_are_listed_and_each_was_asked_once() -> Non
     assert roster.standings(KEY) is None
     roster.answered(first, report("r1"), 0, 0)
     assert roster.standings(KEY) is None
-    roster.failed(second, "refused", 0)
+    for _ in range(FAILURES_BELIEVED):
+        assert roster.standings(KEY) is None
+        roster.failed(second, "refused", 0)
     standings = roster.standings(KEY)
     assert standings is not None
     assert [(one.pod.id.name, one.failure) for one in standings] == [("a", ""), ("b", "refused")]
@@ -121,14 +123,25 @@ def test_it_is_asked_soon_after_a_change_and_seldom_when_all_agree(
     assert seconds(1) == again / 2
 
 
-def test_one_that_does_not_answer_is_asked_ever_more_seldom_and_that_is_news_once() -> None:
+def test_one_that_never_answers_is_asked_ever_more_seldom_and_that_is_news_once() -> None:
     one = running()
-    roster = listed(one)
+    roster = listed()
+    roster.put(one)
     told = [roster.failed(one, "refused", 0) for _ in range(12)]
     assert [is_news for is_news, _ in told] == [True] + [False] * 11
     rests = [again or 0.0 for _, again in told]
     assert rests == sorted(rests)
     assert rests[-1] == pace.UNREACHABLE_MOST_SECONDS
+
+
+def test_a_lost_answer_of_one_that_has_answered_before_is_no_news_until_the_third() -> None:
+    one = running()
+    roster = listed(one)
+    roster.answered(one, report("r1"), 0, 0)
+    assert [roster.failed(one, "silent", 0)[0] for _ in range(4)] == [False, False, True, False]
+    assert roster.answered(one, report("r1"), 1, 0)[0]
+    assert [roster.failed(one, "silent", 0)[0] for _ in range(2)] == [False, False]
+    assert not roster.answered(one, report("r1"), 2, 0)[0]
 
 
 def test_the_same_answer_twice_is_no_news() -> None:

@@ -104,7 +104,7 @@ class Fleet:
             return
         touched = [id_ for id_ in behind if self._roster.touch_for(id_)]
         self._touchers.add(touched)
-        self._askers.add(touched, pace.UNTOUCHED_SECONDS)  # whatever comes of the touch
+        self._askers.add(touched, pace.AFTER_LOST_TOUCH_SECONDS)
         self._askers.add(set(behind) - set(touched))
 
     def shares(self, key: GatewayKey, present: CompiledShares | None) -> tuple[CompiledShares | None, float | None]:

@@ -12,6 +12,8 @@ from llmroute_operator.controller.fleet.pod import GatewayPod, PodId
 from llmroute_operator.controller.fleet.report import Report
 from llmroute_operator.controller.route import GatewayKey, is_older
 
+FAILURES_BELIEVED = 3
+
 
 @dataclass(slots=True)
 class Member:
@@ -24,8 +26,9 @@ class Member:
     since: float = 0.0
     """When it first said that."""
     failure: str = ""
-    """Why the last question got no answer."""
+    """Why the last questions got no answer, once that is to be believed."""
     failures: int = 0
+    """Questions without an answer, in a row."""
     touched_at: float = 0.0
 
 
@@ -175,10 +178,17 @@ class Roster:
         member = self._members.get(pod.id)
         if member is None or member.pod.url != pod.url:
             return False, None
-        is_news = member.is_first or member.failure != failure
-        member.is_first, member.failure = False, failure
         member.failures += 1
+        is_news = False
+        if member.failures >= self._believed_after(member):
+            is_news = member.is_first or member.failure != failure
+            member.is_first, member.failure = False, failure
         return is_news, pace.ask_unreachable_in(member.failures, dice)
+
+    @staticmethod
+    def _believed_after(member: Member) -> int:
+        """One lost answer is no news of a pod that has answered before, or may have told another controller."""
+        return FAILURES_BELIEVED if member.is_first or member.report is not None else 1
 
     # --- telling
 
