@@ -153,3 +153,8 @@ def test_the_stacks_rules_are_loaded(stack: Stack) -> None:
     answer = json.loads(stack.get("http://prometheus:9090/api/v1/rules"))
     names = {group["name"] for group in answer["data"]["groups"]}
     assert names == {group.name for group in groups()}
+
+
+@pytest.mark.server
+def test_limits_of_scope_gateway_are_counted_in_the_stacks_valkey(stack: Stack) -> None:
+    wait_until(lambda: stack.all_live() and result(stack, "llmroute_shared_state_up == 1"), "the shared state", 60)
