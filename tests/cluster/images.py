@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.go_build import Unavailable, cache_root, locked, tail, told
 from tools.debian import find
@@ -76,23 +77,32 @@ def build(name: str, reference: str, storage: "Storage", *arguments: str) -> Non
 
 def layers(archive: Path) -> Sequence[str]:
     """The digests of an archive's layers, uncompressed: equal digests are equal content, times and modes included."""
+    _, config = _manifest(archive)
+    found: list[str] = config["rootfs"]["diff_ids"]
+    return found
+
+
+def size_mib(archive: Path, *, ours: bool = False) -> float:
+    """Of all its layers as they are pulled; with `ours`, of those that are not the base's (its first)."""
+    manifest, _ = _manifest(archive)
+    total: int = sum(layer["size"] for layer in manifest["layers"][1 if ours else 0 :])
+    return total / 2**20
+
+
+def _manifest(archive: Path) -> tuple[Any, Any]:
+    """An OCI archive's manifest and configuration."""
     with tarfile.open(archive) as tar:
 
-        def read(path: str) -> dict[str, object]:
+        def read(path: str) -> Any:
             member = tar.extractfile(path)
             assert member is not None, path
-            document: dict[str, object] = json.load(member)
-            return document
+            return json.load(member)
 
-        index = read("index.json")
-        manifest = read(_blob(index["manifests"][0]["digest"]))  # type: ignore[index]
-        config = read(_blob(manifest["config"]["digest"]))  # type: ignore[index]
-        found: list[str] = config["rootfs"]["diff_ids"]  # type: ignore[index]
-        return found
+        def blob(digest: str) -> str:
+            return "blobs/" + digest.replace(":", "/")
 
-
-def _blob(digest: str) -> str:
-    return "blobs/" + digest.replace(":", "/")
+        manifest = read(blob(read("index.json")["manifests"][0]["digest"]))
+        return manifest, read(blob(manifest["config"]["digest"]))
 
 
 # --- buildah
