@@ -15,7 +15,8 @@ import httpx
 import yaml
 
 from tests.cluster.control_plane import REPOSITORY, ControlPlane
-from tests.operator.injector.pods import IMAGE
+from tests.operator.injector.pods import IMAGE, Document
+from tests.operator.namespace import Namespace
 from tests.sidecar.certificates import Authority
 from tests.waiting import wait_until
 
@@ -65,7 +66,9 @@ class InjectorProcess:
         return self.process.wait(timeout=40)
 
 
-def start(control_plane: ControlPlane, folder: Path, *arguments: str) -> InjectorProcess:
+def start(
+    control_plane: ControlPlane, folder: Path, *arguments: str, authority: Authority | None = None
+) -> InjectorProcess:
     """Starts it on ports of the system's choice and waits until it is ready."""
     for manifest in (CONTROLLER_RBAC, RBAC):
         control_plane.kubectl("apply", "-f", str(manifest))
@@ -82,7 +85,7 @@ def start(control_plane: ControlPlane, folder: Path, *arguments: str) -> Injecto
             stdout=log,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
-    injector = InjectorProcess(process, folder, Authority(folder / "ca"))
+    injector = InjectorProcess(process, folder, authority or Authority(folder / "ca"))
     try:
         injector.renew_certificate()
         injector.health_port = wait_until(lambda: injector.listens_on("health"), "the injector to start", 60)
@@ -125,3 +128,10 @@ def register(control_plane: ControlPlane, configuration: dict[str, Any], port: i
     for webhook in configuration["webhooks"]:
         webhook["clientConfig"] = {"url": f"https://127.0.0.1:{port}/mutate", "caBundle": bundle}
     control_plane.kubectl("apply", "-f", "-", input=json.dumps(configuration))
+
+
+def create(namespace: Namespace, document: Document, *arguments: str) -> Document:
+    """`kubectl create` of a pod; what the API server made of it."""
+    made = namespace.kubectl("create", "-f", "-", "-o", "json", *arguments, input=json.dumps(document))
+    found: Document = json.loads(made)
+    return found

@@ -10,14 +10,13 @@ from tests.cluster.control_plane import ControlPlane
 from tests.operator.injector.injector_process import (
     SERVICE_ACCOUNT,
     InjectorProcess,
+    create,
     registered,
     running_injector,
 )
 from tests.operator.injector.pod_table import TABLE, Row, annotated
-from tests.operator.injector.pods import IMAGE, Document, gateway, pod
+from tests.operator.injector.pods import gateway, pod
 from tests.operator.namespace import Namespace, route
-from tests.sidecar.certificates import Authority
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -33,14 +32,6 @@ def injector(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
         yield injector
 
 
-@pytest.fixture
-def space(control_plane: ControlPlane) -> Namespace:
-    """A namespace whose pods need no service account: nobody here makes the default one."""
-    namespace = Namespace(control_plane, control_plane.new_namespace())
-    namespace.kubectl("create", "serviceaccount", "default", check=False)
-    return namespace
-
-
 @pytest.fixture(scope="module")
 def table_namespace(control_plane: ControlPlane) -> Namespace:
     namespace = Namespace(control_plane, control_plane.new_namespace())
@@ -48,12 +39,6 @@ def table_namespace(control_plane: ControlPlane) -> Namespace:
     namespace.kubectl("label", "namespace", namespace.name, "llmroute.dev/inject=true")
     namespace.apply(route("chat"))
     return namespace
-
-
-def create(namespace: Namespace, document: Document, *arguments: str) -> Document:
-    made = namespace.kubectl("create", "-f", "-", "-o", "json", *arguments, input=json.dumps(document))
-    found: Document = json.loads(made)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -135,48 +120,6 @@ def test_without_the_injector_only_pods_that_ask_are_held_back_and_told_what_to_
         assert "skip-with-inject-false.llmroute.dev" in done.stderr
         create(space, pod(labels={}))
         create(space, pod(labels={"llmroute.dev/inject": "false"}))
-
-
-def test_a_renewed_certificate_loses_no_admission(
-    control_plane: ControlPlane, space: Namespace, tmp_path: Path
-) -> None:
-    """The bundle holds both authorities, as the controller publishes them; each admission is a handshake of its own."""
-    with running_injector(control_plane, tmp_path / "injector") as injector:
-        other = Authority(tmp_path / "other")
-        with registered(control_plane, injector.port, injector.authority.pem + other.pem):
-            before = len([line for line in injector.lines if line["message"] == "certificate loaded"])
-            for authority in (other, injector.authority, other):
-                injector.renew_certificate(authority)
-                create(space, pod(), "--dry-run=server")
-
-            def renewed() -> bool:
-                create(space, pod(), "--dry-run=server")
-                return len([line for line in injector.lines if line["message"] == "certificate loaded"]) > before
-
-            wait_until(renewed, "the renewed certificate to be loaded", 30)
-            create(space, pod(), "--dry-run=server")
-        with registered(control_plane, injector.port, other.pem):
-            create(space, pod(), "--dry-run=server")
-
-
-def test_settings_are_read_again_and_bad_ones_are_not_taken(
-    control_plane: ControlPlane, space: Namespace, tmp_path: Path
-) -> None:
-    with (
-        running_injector(control_plane, tmp_path / "injector") as injector,
-        registered(control_plane, injector.port, injector.authority.pem),
-    ):
-        settings = injector.folder / "settings.yaml"
-        settings.write_text(f"{{image: {IMAGE}, logLevel: debug}}")
-
-        def has_changed() -> bool:
-            return "--log-level=debug" in gateway(create(space, pod(), "--dry-run=server"))["args"]
-
-        wait_until(has_changed, "the new settings to be used", 30)
-        settings.write_text("image: app:1")
-        good = 'llmroute_injector_input_good{input="settings"} 0.0'
-        wait_until(lambda: good in injector.get("/metrics").text, "the bad settings to be told of", 30)
-        assert has_changed()
 
 
 def rights(control_plane: ControlPlane, service_account: str) -> list[tuple[list[str], list[str]]]:
