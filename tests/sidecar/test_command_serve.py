@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cluster.projection import project
@@ -144,3 +145,12 @@ def test_a_wrong_variable_is_told_with_exit_code_2() -> None:
     done = llmroute("serve", "--port", "0", "--admin-port", "0", GATEWAY_RATE_LIMIT_PER_MINUTE="many")
     assert done.returncode == 2
     assert done.stderr == "llmroute: GATEWAY_RATE_LIMIT_PER_MINUTE must be a number, not 'many'\n"
+
+
+def test_the_admin_port_is_open_on_each_address_that_is_named(tmp_path: Path) -> None:
+    both = ("--admin-host", "127.0.0.2", "--admin-host", "127.0.0.1", "--admin-host", "127.0.0.2")
+    with serving(tmp_path, *both) as gateway:
+        for host in ("127.0.0.1", "127.0.0.2"):
+            assert httpx.get(f"http://{host}:{gateway.admin_port}/health", timeout=10).status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.3:{gateway.admin_port}/health", timeout=10)

@@ -127,7 +127,12 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 def _add_ports(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address of the data port (%(default)s)")
     parser.add_argument("--port", type=_port, default=8790, help="data port (%(default)s; 0: any free one)")
-    parser.add_argument("--admin-host", default="127.0.0.1", help="address of the admin port (%(default)s)")
+    parser.add_argument(
+        "--admin-host",
+        action="append",
+        metavar="ADMIN_HOST",
+        help="address of the admin port; repeatable, for the same port on several (127.0.0.1)",
+    )
     parser.add_argument("--admin-port", type=_port, default=8791, help="admin port (%(default)s; 0: any free one)")
     parser.add_argument(
         "--max-body",
@@ -269,7 +274,7 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
     settings = process.Settings(
         options.host,
         options.port,
-        options.admin_host,
+        tuple(options.admin_host or process.LOOPBACK),
         options.admin_port,
         options.grace,
         ServerLimits(body=options.max_body * MIB, bodies=max(options.max_body, options.max_bodies) * MIB),

@@ -14,7 +14,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -46,13 +46,16 @@ through time and again (a tenth of a request's time); served calls leave no cycl
 logger = logging.getLogger("llmroute.gateway")
 
 
+LOOPBACK = ("127.0.0.1",)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Where to listen and how long to take leave. Ports may be 0: the system chooses."""
 
     host: str = "127.0.0.1"
     port: int = 8790
-    admin_host: str = "127.0.0.1"
+    admin_hosts: tuple[str, ...] = LOOPBACK
     admin_port: int = 8791
     grace: float = 30.0
     """Seconds that calls under way get at the end."""
@@ -130,7 +133,7 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     admin = _AdminServer(
         uvicorn.Config(
             admin_app(gateway, metrics, lambda: reloader.status, VERSION, workers),
-            host=settings.admin_host,
+            host=settings.admin_hosts[0],
             port=settings.admin_port,
             log_config=None,
             access_log=False,
@@ -144,17 +147,17 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     except OSError as error:
         raise _cannot_listen(settings.host, settings.port, error) from None
     try:  # not left to uvicorn, which ends the process by itself where it cannot open a port
-        admin_sockets = _listen(settings.admin_host, settings.admin_port)
+        admin_sockets = _listen_on_all(settings.admin_hosts, settings.admin_port)
     except OSError as error:
         data_port.shut()
-        raise _cannot_listen(settings.admin_host, settings.admin_port, error) from None
+        raise _cannot_listen(" and ".join(settings.admin_hosts), settings.admin_port, error) from None
     admin_port: int = admin_sockets[0].getsockname()[1]
     admin_task = asyncio.create_task(admin.serve(sockets=admin_sockets))
     stop = asyncio.Event()
     _on_signals(loop, stop)
     watch = asyncio.create_task(reloader.watch(take_over))
     logger.info("listening", extra={"fields": {"host": settings.host, "port": port, "admin_port": admin_port}})
-    observer.listening(Listening(settings.host, port, settings.admin_host, admin_port))
+    observer.listening(Listening(settings.host, port, settings.admin_hosts[0], admin_port))
     await stop.wait()
     observer.draining(settings.grace)
     await _drain(gateway, data_port, settings.grace)
@@ -181,6 +184,19 @@ def _exporter(otlp: OtlpSettings | None, metrics: Metrics, loop: asyncio.Abstrac
     exporter = Exporter(caller, otlp, VERSION, metrics, loop)
     exporter.start()
     return exporter
+
+
+def _listen_on_all(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """The same port on each of `hosts`; one that is named twice is opened once. Raises OSError."""
+    opened: list[socket.socket] = []
+    try:
+        for host in dict.fromkeys(hosts):
+            opened += _listen(host, port or (opened[0].getsockname()[1] if opened else 0))
+    except OSError:
+        for one in opened:
+            one.close()
+        raise
+    return opened
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

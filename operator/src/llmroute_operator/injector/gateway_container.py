@@ -53,6 +53,7 @@ def _arguments(pod: Pod, wishes: Wishes, settings: InjectorSettings, ports: Port
         f"--secrets-dir={SECRETS_DIRECTORY}",
         f"--port={ports.data}",
         "--admin-host=$(POD_IP)",
+        "--admin-host=127.0.0.1",  # where `kubectl port-forward` comes out
         f"--admin-port={ports.admin}",
         f"--grace={min(settings.grace, max(0.0, time_to_end - _SPARE_SECONDS)):g}",
         f"--log-level={wishes.log_level or settings.log_level}",
