@@ -32,7 +32,7 @@ def _made(what: str, *steps: Callable[[], object]) -> bool:
     except Unavailable as reason:
         print(f"SKIPPING ALL TESTS THAT NEED {what.upper()}: {reason}", file=sys.stderr)
         return False
-    say(f"what {what} needs is there after {time.monotonic() - began:.0f} s")
+    say(f"for {what}: all there after {time.monotonic() - began:.0f} s")
     return True
 
 

@@ -4,6 +4,7 @@ Documents alone; every pod conforms to Pod Security `restricted`. The gateway's 
 person without the injector would.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,6 +58,66 @@ def controller(image: str, *arguments: str) -> Document:
     document["metadata"]["namespace"] = "llmroute-system"
     document["spec"]["strategy"] = {"type": "Recreate"}
     return document
+
+
+def injector(image: str, gateway_image: str) -> Sequence[Document]:
+    """Two replicas behind the Service that manifests/webhook names, with the certificate that the controller makes."""
+    settings = {"image": gateway_image, "allowUnpinnedImage": True, "imagePullPolicy": "Never"}
+    container = {
+        "name": "injector",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "args": [
+            "injector",
+            "--tls-cert=/var/run/llmroute/tls/tls.crt",
+            "--tls-key=/var/run/llmroute/tls/tls.key",
+            "--settings=/etc/llmroute/settings.yaml",
+        ],
+        "ports": [{"name": "webhook", "containerPort": 8443}, {"name": "http", "containerPort": 8080}],
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 1},
+        "securityContext": _LOCKED,
+        "volumeMounts": [
+            {"name": "tls", "mountPath": "/var/run/llmroute/tls", "readOnly": True},
+            {"name": "settings", "mountPath": "/etc/llmroute", "readOnly": True},
+        ],
+    }
+    spec = {
+        "serviceAccountName": "llmroute-injector",
+        "containers": [container],
+        "securityContext": _RESTRICTED,
+        "volumes": [
+            {"name": "tls", "secret": {"secretName": "llmroute-injector-tls"}},
+            {"name": "settings", "configMap": {"name": "llmroute-injector"}},
+        ],
+    }
+    metadata = {"name": "llmroute-injector", "namespace": "llmroute-system"}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"selector": {"app": "llmroute-injector"}, "ports": [{"port": 443, "targetPort": "webhook"}]},
+    }
+    configuration = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "data": {"settings.yaml": json.dumps(settings)},
+    }
+    return [configuration, service, {**deployment("llmroute-injector", spec, replicas=2), "metadata": metadata}]
+
+
+def asking_pod(image: str, *arguments: str, **environment: str) -> Document:
+    """The spec of a pod whose author knows of no gateway: an app that goes where its environment says."""
+    app = {
+        "name": "app",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "args": ["/app/caller.py", *arguments],
+        "env": variables(**environment),
+        "securityContext": _LOCKED,
+    }
+    return {"containers": [app], "securityContext": _RESTRICTED, "automountServiceAccountToken": False}
 
 
 def provider(name: str, image: str, says: str, **environment: str) -> Sequence[Document]:

@@ -5,134 +5,22 @@ providers are pods behind Services that answer to their key alone.
 """
 
 import json
-import secrets
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import yaml
 
 from llmroute_contract.pods import GATEWAY_CONTAINER
 from tests.cluster.node import RealNode
-from tests.cluster.workloads import (
-    PROVIDER_PORT,
-    Document,
-    calling_pod,
-    controller,
-    deployment,
-    job,
-    provider,
-    restricted_namespace,
-    secret,
-    with_gateway_label,
-)
+from tests.cluster.workloads import controller, job, with_gateway_label
+from tests.journey.shop import CLIENT_KEY, PROVIDER_KEY, SECONDS, App, Shop, calls_of, lost, open_shop
 from tests.operator.controller_process import CLUSTER_RBAC
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
-
-SECONDS = 120.0  # a slow machine; nothing here asserts a time
-PROVIDER_KEY = f"sk-provider-{secrets.token_hex(12)}"
-CLIENT_KEY = f"client-{secrets.token_hex(12)}"
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A team's namespace with two providers, one route and the apps that tests deploy."""
-
-    node: RealNode
-    namespace: str
-
-    def kubectl(self, *arguments: str, **more: Any) -> str:
-        return self.node.control_plane.kubectl("-n", self.namespace, *arguments, **more).stdout
-
-    def apply(self, *documents: Document) -> None:
-        self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(documents))
-
-    def get(self, kind: str, name: str) -> Any:
-        return self.node.control_plane.get("-n", self.namespace, kind, name)
-
-    def route_to(self, name: str) -> None:
-        """Applies the route with its one upstream at this provider's Service."""
-        address = self.get("service", name)["spec"]["clusterIP"]
-        upstream = {
-            "name": "provider",
-            "url": f"http://{address}:{PROVIDER_PORT}/v1",
-            "credential": {"secretRef": {"name": "provider", "key": "api-key"}},
-        }
-        spec = {
-            "auth": {"mode": "Keys", "keysFrom": {"secretRef": {"name": "clients"}}},
-            "upstreams": [upstream],
-            "models": [{"name": "chat", "targets": [{"upstream": "provider"}]}],
-        }
-        route = {"apiVersion": "llmroute.dev/v1alpha1", "kind": "LLMRoute", "metadata": {"name": "chat"}, "spec": spec}
-        self.apply(route)
-
-    def condition(self, kind: str) -> Document:
-        """The route's condition for its present generation; empty where there is none."""
-        route = self.get("llmroute", "chat")
-        for condition in route.get("status", {}).get("conditions", []):
-            if condition["type"] == kind and condition["observedGeneration"] == route["metadata"]["generation"]:
-                return dict(condition)
-        return {}
-
-    def pod_spec(self, *arguments: str, **environment: str) -> Document:
-        images = self.node.app, self.node.gateway
-        return calling_pod(*images, *arguments, secrets=["clients", "provider"], **environment)
-
-    @contextmanager
-    def app(self, name: str, **environment: str) -> Iterator["App"]:
-        """A Deployment of one pod that calls all the time; gone at the end."""
-        self.apply(with_gateway_label(deployment(name, self.pod_spec(**environment))))
-        try:
-            yield App(self, wait_until(lambda: self._running(name), f"a running pod of {name}", SECONDS, every=0.2))
-        finally:
-            self.kubectl("delete", "deployment", name, "--wait=false", "--ignore-not-found")
-            self.kubectl("delete", "pod", "-l", f"app={name}", "--grace-period=1", "--wait=false")
-
-    def _running(self, name: str) -> str:
-        pods = self.node.control_plane.get("-n", self.namespace, "pods", "-l", f"app={name}")["items"]
-        names = [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running"]
-        return names[0] if names else ""
-
-
-@dataclass(frozen=True)
-class App:
-    shop: Shop
-    pod: str
-
-    def calls(self) -> list[dict[str, Any]]:
-        """What came of each call so far."""
-        return _calls(self.shop.node.logs(self.shop.namespace, self.pod, "app"))
-
-    def wait_for(self, said: str, count: int = 1) -> None:
-        """Until the last so many calls were all answered with this."""
-
-        def answered() -> bool:
-            last = [call["said"] for call in self.calls()[-count:]]
-            return last == [said] * count
-
-        wait_until(answered, f"the app in {self.pod} to be told {said!r}", SECONDS, every=0.3)
-
-    def exec(self, *command: str) -> str:
-        return self.shop.node.exec(self.shop.namespace, self.pod, "app", *command)
-
-    def restarts(self) -> dict[str, int]:
-        status = self.shop.get("pod", self.pod)["status"]
-        found = [*status["initContainerStatuses"], *status["containerStatuses"]]
-        return {one["name"]: one["restartCount"] for one in found}
-
-
-def _calls(log: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.splitlines() if line.startswith("{") and line.endswith("}")]
-
-
-def lost(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [call for call in calls if call["error"] is not None]
 
 
 @pytest.fixture(scope="module")
@@ -149,19 +37,7 @@ def installed(real_node: RealNode) -> RealNode:
 
 @pytest.fixture(scope="module")
 def shop(installed: RealNode) -> Shop:
-    namespace = f"shop-{secrets.token_hex(3)}"
-    installed.control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(restricted_namespace(namespace)))
-    shop = Shop(installed, namespace)
-    shop.apply(
-        secret("provider", {"api-key": PROVIDER_KEY}),
-        secret("clients", {"web": CLIENT_KEY}),
-        *provider("first", installed.app, "first"),
-        *provider("second", installed.app, "second"),
-        *provider("slow", installed.app, "slow", GAP="0.1", WORDS="30"),
-    )
-    shop.route_to("first")
-    shop.kubectl("wait", "--for=condition=Available", "deployment", "--all", f"--timeout={SECONDS:.0f}s")
-    return shop
+    return open_shop(installed)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +124,7 @@ def test_the_gateways_root_is_read_only_and_its_user_is_nobody(web: App) -> None
 def test_a_job_completes_and_its_gateway_goes_with_it(shop: Shop) -> None:
     shop.apply(with_gateway_label(job("batch", shop.pod_spec("5"))))
     shop.kubectl("wait", "--for=condition=Complete", "job/batch", f"--timeout={SECONDS:.0f}s")
-    calls = _calls(shop.kubectl("logs", "job/batch", "-c", "app"))
+    calls = calls_of(shop.kubectl("logs", "job/batch", "-c", "app"))
     assert (len(calls), lost(calls)) == (5, [])
 
 
@@ -257,7 +133,7 @@ def test_a_deleted_pods_gateway_serves_until_the_app_has_gone(shop: Shop) -> Non
     with shop.app("leaver") as app, following(app) as (app_log, gateway_log):
         app.wait_for("first")
         shop.kubectl("delete", "pod", app.pod, f"--timeout={SECONDS:.0f}s")
-    calls = _calls("".join(app_log))
+    calls = calls_of("".join(app_log))
     last = [call for call in calls if call["going"]]
     assert len(last) == 20
     assert lost(calls) == []
