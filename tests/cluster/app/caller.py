@@ -45,12 +45,13 @@ def main() -> int:
     client = OpenAI(max_retries=0, timeout=30)  # a lost call is to be seen
     left, failed = calls, 0
     while left is None or left > 0:
-        if going and left is None:
+        leaving = going  # as it was when the call began: the signal may come in the midst of it
+        if leaving and left is None:
             left = LAST
         began = time.time()
         answer = ask(client)
         failed += answer["error"] is not None
-        print(json.dumps({"at": began, "until": time.time(), **answer, "going": going}), flush=True)
+        print(json.dumps({"at": began, "until": time.time(), **answer, "going": leaving}), flush=True)
         if left is not None:
             left -= 1
         time.sleep(PAUSE_SECONDS)
