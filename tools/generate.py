@@ -7,6 +7,7 @@ from llmroute_contract.crd import crd_yaml
 from llmroute_sidecar.pipeline.errors import TABLE
 from monitoring.files import files as monitoring_files
 from tests.sidecar.failure_table import failures_page
+from tools.chart import CHART, copies, readme
 from tools.metrics_page import metrics_page
 
 REPOSITORY = Path(__file__).parents[1]
@@ -46,13 +47,14 @@ def _retried(status: int, worthwhile: bool) -> str:
 
 def generated() -> Mapping[Path, str]:
     """Each generated file and what must be in it."""
-    return {
+    made = {
         REPOSITORY / "manifests" / "crd" / "llmroutes.yaml": crd_yaml(),
         REPOSITORY / "docs" / "errors.md": errors_page(),
         REPOSITORY / "docs" / "metrics.md": metrics_page(),
         REPOSITORY / "docs" / "failures.md": failures_page(),
         **{REPOSITORY / path: text for path, text in monitoring_files().items()},
     }
+    return {**made, **copies(made), CHART / "README.md": readme()}
 
 
 if __name__ == "__main__":

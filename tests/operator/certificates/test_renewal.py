@@ -118,8 +118,11 @@ def webhook(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Webhook]:
     grant_rights(control_plane, [])
     control_plane.kubectl("apply", "-f", str(CERTIFICATES_RBAC))
     namespace = control_plane.new_namespace()
-    with running_webhook(control_plane, tmp_path, address, namespace) as port:
-        yield Webhook(control_plane, address, port, namespace)
+    try:
+        with running_webhook(control_plane, tmp_path, address, namespace) as port:
+            yield Webhook(control_plane, address, port, namespace)
+    finally:  # other tests look at what the service account may do without
+        control_plane.kubectl("delete", "-f", str(CERTIFICATES_RBAC), "--ignore-not-found")
 
 
 def test_renewals_lose_no_admission_and_no_handshake(control_plane: ControlPlane, webhook: Webhook) -> None:

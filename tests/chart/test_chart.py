@@ -1,0 +1,143 @@
+"""The chart's templates, rendered by the real helm: what comes of which value, and what is refused."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmroute_operator.injector.settings import parse_settings
+from tests.chart.rendering import MONITORING, VALUES, render, template
+from tools.chart import CHART, NAMESPACE, OPERATOR, REPOSITORY, rendered
+
+PINNED = "sha256:" + "0" * 64
+
+
+def arguments_of(deployment: dict[str, Any]) -> list[str]:
+    found: list[str] = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    return found
+
+
+def test_helm_lints_it(helm: Path) -> None:
+    for values in VALUES:
+        command = [str(helm), "lint", "--strict", str(CHART), "--kube-version", "1.37.2", "-f", str(values)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_defaults_are_the_whole_cluster_with_certificates_of_our_own(helm: Path) -> None:
+    found = render(helm)
+    assert ("ClusterRole", "llmroute-controller") in found
+    assert ("Role", "llmroute-controller") not in found
+    assert (
+        found["CustomResourceDefinition", "llmroutes.llmroute.dev"]["metadata"]["annotations"][
+            "helm.sh/resource-policy"
+        ]
+        == "keep"
+    )
+    controller = found["Deployment", "llmroute-controller"]
+    assert controller["spec"]["replicas"] == 1
+    assert controller["spec"]["strategy"] == {"type": "Recreate"}
+    assert "--certificates=self" in arguments_of(controller)
+    assert found["Deployment", "llmroute-injector"]["spec"]["replicas"] == 2
+    secret = found["Secret", "llmroute-injector-tls"]
+    assert "data" not in secret, "Helm would put it back at each upgrade"
+    webhooks = found["MutatingWebhookConfiguration", "llmroute-injector"]["webhooks"]
+    assert all("caBundle" not in webhook["clientConfig"] for webhook in webhooks)
+    assert not any(one["apiVersion"].startswith("monitoring") for one in found.values())
+
+
+def test_another_namespace_is_named_everywhere(helm: Path) -> None:
+    text = template(helm, "-n", "elsewhere").stdout
+    assert "llmroute-system" not in text
+
+
+def test_listed_namespaces_get_a_role_each_and_the_webhook_asks_of_no_other(helm: Path) -> None:
+    found = render(helm, "--set", "namespaces={shop,pay}")
+    assert ("ClusterRole", "llmroute-controller") not in found
+    for namespace in ("shop", "pay"):
+        assert ("Role", f"{namespace}/llmroute-controller") in found
+        binding = found["RoleBinding", f"{namespace}/llmroute-controller"]
+        assert binding["subjects"][0]["namespace"] == NAMESPACE
+        assert f"--namespace={namespace}" in arguments_of(found["Deployment", "llmroute-controller"])
+    for webhook in found["MutatingWebhookConfiguration", "llmroute-injector"]["webhooks"]:
+        only = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop", "pay"]}
+        assert only in webhook["namespaceSelector"]["matchExpressions"]
+
+
+def test_cert_manager_takes_the_certificate_over(helm: Path) -> None:
+    found = render(helm, "--set", "certificates.source=cert-manager")
+    assert "--certificates=self" not in arguments_of(found["Deployment", "llmroute-controller"])
+    assert ("Secret", "llmroute-injector-tls") not in found
+    assert ("Role", "llmroute-controller-certificates") not in found
+    name = found["Certificate", "llmroute-injector"]["spec"]["secretName"]
+    volumes = found["Deployment", "llmroute-injector"]["spec"]["template"]["spec"]["volumes"]
+    assert volumes[0]["secret"]["secretName"] == name
+    annotations = found["MutatingWebhookConfiguration", "llmroute-injector"]["metadata"]["annotations"]
+    assert annotations == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/llmroute-injector"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--set", f"image.gateway.digest={PINNED}"],
+        ["--set", "injector.settings.logLevel=debug,injector.settings.anthropic=true,injector.settings.dataPort=9000"],
+        ["--set", "sharedState.url=redis://valkey:6379,sharedState.secret=valkey"],
+    ],
+)
+def test_the_injector_can_read_its_settings(helm: Path, arguments: list[str]) -> None:
+    text = render(helm, *arguments)["ConfigMap", "llmroute-injector"]["data"]["settings.yaml"]
+    settings = parse_settings(text)
+    assert settings.allow_unpinned_image == (PINNED not in settings.image)
+    assert settings.shared_state_secret == ("valkey" if "shared" in str(arguments) else None)
+
+
+def test_monitoring_is_rendered_where_its_kinds_are_known(helm: Path) -> None:
+    without = render(helm, "--set", "monitoring.enabled=true")
+    assert not any(kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule") for kind, _ in without)
+    assert ("ConfigMap", "llmroute-overview-dashboard") in without
+    found = render(helm, "--set", "monitoring.enabled=true,monitoring.labels.release=prometheus", apis=MONITORING)
+    for kind, name in (
+        ("PodMonitor", "llmroute-gateways"),
+        ("ServiceMonitor", "llmroute-controller"),
+        ("PrometheusRule", "llmroute"),
+    ):
+        assert found[kind, name]["metadata"]["labels"]["release"] == "prometheus"
+    rules = yaml.safe_load((REPOSITORY / "manifests/monitoring/prometheusrule.yaml").read_text())
+    assert found["PrometheusRule", "llmroute"]["spec"] == rules["spec"]
+
+
+def test_a_shared_gateway_is_found_by_its_controller_and_monitor(helm: Path) -> None:
+    found = render(helm, "--set", "sharedGateway.enabled=true,sharedGateway.autoscaling.enabled=true")
+    template_ = found["Deployment", "llmroute-gateway"]["spec"]["template"]
+    assert template_["metadata"]["labels"]["llmroute.dev/gateway"] == "default"
+    container = template_["spec"]["containers"][0]
+    assert container["name"] == "llmroute-gateway"
+    assert {port["name"] for port in container["ports"]} == {"http", "llmroute-admin"}
+    assert "replicas" not in found["Deployment", "llmroute-gateway"]["spec"], "the autoscaler's"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("injector.replicas=none", "injector/replicas|injector.replicas"),
+        ("injector.replica=3", "replica"),
+        ("certificates.source=vault", "certificates/source|certificates.source"),
+        ("controller.logLevel=loud", "controller/logLevel|controller.logLevel"),
+        ("image.gateway.digest=latest", "image/gateway/digest|image.gateway.digest"),
+        ("sharedState.url=http://valkey", "sharedState/url|sharedState.url"),
+        ("sharedState.secret=valkey", "sharedState/url|sharedState.url"),
+        ("namespaces={Shop}", "namespaces"),
+        ("injector.settings.logLvel=debug", "logLvel"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(helm: Path, value: str, said: str) -> None:
+    done = template(helm, "--set", value, check=False)
+    assert done.returncode != 0
+    assert any(word in done.stderr for word in said.split("|")), done.stderr
+
+
+def test_the_manifests_for_kustomize_are_the_charts(helm: Path) -> None:
+    assert rendered(helm) == OPERATOR.read_text(), "manifests/operator.yaml is stale: run python -m tools.chart"
