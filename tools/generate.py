@@ -9,6 +9,7 @@ from monitoring.files import files as monitoring_files
 from tests.sidecar.failure_table import failures_page
 from tools.chart import CHART, copies, readme
 from tools.metrics_page import metrics_page
+from tools.reference_page import reference_page
 
 REPOSITORY = Path(__file__).parents[1]
 HEADER = "<!-- Generated from sidecar/src/llmroute_sidecar/pipeline/errors.py by `make generate`. Do not edit. -->\n"
@@ -52,6 +53,7 @@ def generated() -> Mapping[Path, str]:
         REPOSITORY / "docs" / "errors.md": errors_page(),
         REPOSITORY / "docs" / "metrics.md": metrics_page(),
         REPOSITORY / "docs" / "failures.md": failures_page(),
+        REPOSITORY / "docs" / "reference.md": reference_page(),
         **{REPOSITORY / path: text for path, text in monitoring_files().items()},
     }
     return {**made, **copies(made), CHART / "README.md": readme()}
