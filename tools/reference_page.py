@@ -24,8 +24,8 @@ ABOUT = """
 `kubectl explain llmroute.spec --recursive`; `llmroute validate -f FILE` checks a file without a cluster.
 
 A field is optional unless it is **required**. An unknown field is refused. A list whose entries have a name holds each
-name once. Names that must exist elsewhere (a target's upstream, a fallback's model) are checked by the controller and by
-`llmroute validate`; the conditions of the [status](#status) tell of them.
+name once. Names that must exist elsewhere (a target's upstream, a fallback's model) are checked by the controller and
+by `llmroute validate`; the conditions of the [status](#status) tell of them.
 
 `metadata.name` has at most 100 characters.
 """
