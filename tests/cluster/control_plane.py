@@ -2,7 +2,8 @@
 
 Owns starting, stopping and reaching it, and the identities that tests act under: an administrator, and service
 accounts with tokens of the API server's own making, so that RBAC is really exercised. Getting the programs is
-`binaries.py`'s. No controller-manager runs: a namespace that is deleted stays, so tests make new ones and leave them.
+`binaries.py`'s. No controller manager runs unless a test starts one (`controller_manager.py`), and none clears
+namespaces: one that is deleted stays, so tests make new ones and leave them.
 """
 
 import base64
@@ -179,7 +180,7 @@ def _own(binaries: Binaries, folder: Path) -> Iterator[ControlPlane]:
     tokens.touch(mode=0o600)
     tokens.write_text(f"{admin_token},llmroute-test-admin,llmroute-test-admin,system:masters\n")
     etcd_port, peer_port, api_port = _free_ports(3)
-    etcd = _start(
+    etcd = start_program(
         [
             str(binaries.etcd),
             f"--data-dir={folder / 'etcd'}",
@@ -223,7 +224,7 @@ def _own(binaries: Binaries, folder: Path) -> Iterator[ControlPlane]:
         )
     finally:
         api_server.stop()
-        _stop(etcd)
+        stop_program(etcd)
 
 
 @dataclass
@@ -237,7 +238,7 @@ class _ApiServer:
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        process = self._process = _start(self.command, self.log)
+        process = self._process = start_program(self.command, self.log)
 
         def ready() -> bool:
             if process.poll() is not None:
@@ -303,7 +304,7 @@ def die_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def start_program(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
         return subprocess.Popen(
             command,
@@ -313,7 +314,7 @@ def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop_program(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(timeout=20)
