@@ -57,7 +57,7 @@ class StateServer:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(20)
             connection.connect(str(self.folder / "socket"))
-            reader = hiredis.Reader(encoding="utf-8")
+            reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
             answer: Any = None
             for command in ((("AUTH", self.password),) if self.password else ()) + (words,):
                 connection.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]
@@ -82,7 +82,8 @@ class StateServer:
             process.kill()
             process.wait()
 
-    def keys(self) -> list[str]:
+    def limits(self) -> list[str]:
+        """The keys of all that is counted."""
         found: list[str] = self.ask("KEYS", "*")
         return sorted(key for key in found if not key.endswith(":probe"))
 

@@ -100,7 +100,7 @@ def test_requests_are_counted_over_all_gateways(serve: Serve, state: StateServer
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert refused.headers["x-llmroute-limit"] == "five"
     assert 3500 < int(refused.headers["retry-after"]) <= 3616
-    assert state.keys() == ["llmroute:{tests/default}:requests:chat/five:3600s:"]
+    assert state.limits() == ["llmroute:{tests/default}:requests:chat/five:3600s:"]
     remaining = gateways[1].metric("llmroute_limit_remaining", route="chat", limit="five", kind="requests")
     assert remaining == 0
 
@@ -140,7 +140,7 @@ def test_slots_are_held_over_all_gateways_and_come_back(
         for name in ("a", "d"):
             gate.let_go(provider, name)
         assert [each.result().status_code for each in (calls[0], third)] == [200, 200]
-        wait_until(lambda: state.keys() == [], "all slots to be free")
+        wait_until(lambda: state.limits() == [], "all slots to be free")
 
 
 def test_a_client_that_leaves_gives_its_slot_back(
@@ -151,7 +151,7 @@ def test_a_client_that_leaves_gives_its_slot_back(
         leaving = left_open(gateway, "a")
         gate.has("a")
         leaving.close()
-        wait_until(lambda: state.keys() == [], "the slot to be free")
+        wait_until(lambda: state.limits() == [], "the slot to be free")
 
 
 def test_who_finds_no_slot_waits_for_one_of_any_gateway(serve: Serve, gate: Gate, pool: ThreadPoolExecutor) -> None:
@@ -197,7 +197,7 @@ def test_a_slot_that_is_held_for_longer_than_a_lease_stays_held(
         (gateway,) = serve(1, limit("slots", concurrency=1), at=provider)
         first = pool.submit(call, gateway, "a")
         gate.has("a")
-        (key,) = state.keys()
+        (key,) = state.limits()
         (member, began) = state.ask("ZRANGE", key, 0, -1, "WITHSCORES")
         wait_until(lambda: float(state.ask("ZSCORE", key, member)) > float(began), "the lease to be renewed")
         gate.let_go(provider, "a")

@@ -374,3 +374,32 @@ class AnyInterleaving(RuleBasedStateMachine):
 
 AnyInterleaving.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
 TestAnyInterleaving = AnyInterleaving.TestCase
+
+
+# -- opened from outside -----------------------------------------------------------------------------------------------
+
+
+def test_a_breaker_tells_of_its_own_opening_and_of_no_other() -> None:
+    breaker, told = Breaker(1, RESET), list[float]()
+    breaker.on_open = told.append
+    breaker.open_for(10.0, 0.0)
+    assert told == []
+    probe = permit(breaker.admit(10.0))
+    breaker.record(probe, Outcome.FAILURE, 10.0)
+    assert told == [RESET]
+
+
+def test_opened_from_outside_it_stays_so_for_the_time_that_is_left() -> None:
+    breaker = Breaker(3, RESET)
+    breaker.open_for(10.0, 100.0)
+    assert shut(breaker.admit(105.0)) == Shut(5.0, "open")
+    assert permit(breaker.admit(110.0)).probe
+
+
+def test_an_open_breaker_does_not_heed_others_and_a_longer_time_is_its_own() -> None:
+    breaker = opened(at=0.0)
+    breaker.open_for(10_000.0, 20.0)
+    assert permit(breaker.admit(RESET)).probe
+    closed = Breaker(3, RESET)
+    closed.open_for(10_000.0, 0.0)
+    assert permit(closed.admit(RESET)).probe

@@ -369,3 +369,25 @@ def test_the_whole_limit_can_be_used_in_every_window(requests: int, window: floa
         for request in range(requests):
             offset = window * (request * spread // 64) / 256 if request * spread // 64 < 256 else window * 255 / 256
             admitted(limiter.admit([(of, "web")], start + offset))
+
+
+@given(
+    admitted_at=st.lists(st.integers(0, 30), max_size=40).map(sorted),
+    number=st.sampled_from([5, 2000]),
+    taken_back=st.data(),
+)
+def test_a_request_that_is_taken_back_leaves_the_window_as_if_it_had_never_come(
+    admitted_at: list[int], number: int, taken_back: st.DataObject
+) -> None:
+    limiter, one, now = Limiter(), rule(number, 10.0), 0.0
+    standing: list[float] = []
+    for moment in admitted_at:
+        now = float(moment)
+        if isinstance(limiter.admit([(one, "web")], now), Admitted):
+            standing.append(now)
+        place = taken_back.draw(st.integers(-1, len(standing) - 1))
+        if place >= 0:
+            then = standing.pop(place)
+            limiter.take_back([(one, "web")], then, now)
+    inside = sum(1 for then in standing if then + 10.0 > now)
+    assert limiter.remaining(one, 10, now) == number - inside

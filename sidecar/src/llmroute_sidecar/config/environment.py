@@ -8,6 +8,7 @@ GATEWAY_RATE_LIMIT_PER_MINUTE         60                     requests of each ke
 GATEWAY_CIRCUIT_BREAKER_MAX_FAILURES  5
 GATEWAY_CIRCUIT_BREAKER_RESET_SECONDS 30
 GATEWAY_REQUEST_TIMEOUT_SECONDS       10                     for the first token, and between pieces
+GATEWAY_SHARED_STATE_URL              (none)                 with it the rate limit counts over all processes
 """
 
 import re
@@ -87,6 +88,7 @@ def _read(environment: Mapping[str, str]) -> Reading:
                 "per": "Client",
                 "requests": whole("GATEWAY_RATE_LIMIT_PER_MINUTE", "60"),
                 "window": "60s",
+                "scope": "Gateway" if environment.get("GATEWAY_SHARED_STATE_URL") else "Pod",
             }
         ],
     }

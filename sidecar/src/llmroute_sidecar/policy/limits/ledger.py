@@ -114,7 +114,7 @@ class PodLease:
         self.settle(0, 0, now)
         self.release()
         counted, self.counted = self.counted, ()
-        self.ledger.requests.take_back(counted, self.admitted)
+        self.ledger.requests.take_back(counted, self.admitted, now.loop)
 
 
 class Ledger:

@@ -69,7 +69,7 @@ class _Window:
         self.newest_began = now
 
     def take_back(self, then: float) -> None:
-        """One of those that were counted at `then`, if it has not left: in the first slot that ends no earlier."""
+        """One of those that were counted at `then`, and have not left: in the first slot that ends no earlier."""
         for place in range(len(self.ends) - 1, -1, -1):
             if place == 0 or self.ends[place - 1] < then:
                 if self.ends[place] >= then and self.counts[place] > 0:
@@ -152,11 +152,11 @@ class Limiter:
         assert strictest is not None
         return Admitted(Standing(strictest.name, strictest.requests, max(0, least), strictest.window))
 
-    def take_back(self, uses: Iterable[tuple[RequestLimit, str]], then: float) -> None:
+    def take_back(self, uses: Iterable[tuple[RequestLimit, str]], then: float, now: float) -> None:
         """A request that `admit` counted at `then` is as good as never made."""
         for rule, key in uses:
             keys = self._keys.get(rule.id)
-            if keys is not None:
+            if keys is not None and then + rule.window > now:  # else it has left by itself
                 keys.windows.get(key, keys.overflow).take_back(then)
 
     def peek(self, rule: RequestLimit, key: str, now: float) -> Refused | None:

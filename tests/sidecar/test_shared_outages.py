@@ -1,0 +1,302 @@
+"""The shared state killed, stopped, slowed and locked, during calls: no call hangs, each route does as it says, and all
+is as before once the server is back.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway_process import KEY, GatewayProcess, running, spec, write_secret
+from tests.sidecar.certificates import Authority
+from tests.sidecar.test_shared_calls import ask, is_down, is_up, limit
+from tests.state_server import StateServer, serving_state
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.server
+
+HOUR = {"window": "1h"}
+BODY = json.dumps({"model": "gpt", "messages": []}).encode()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[StateServer]:
+    with serving_state(tmp_path / "state") as state:
+        yield state
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def route(*limits: dict[str, Any], when: str = "FailOpen") -> dict[str, Any]:
+    return spec("mock://local?tokens=1", limits=list(limits), sharedState={"whenUnavailable": when})
+
+
+def gateway_at(
+    stack: ExitStack, folder: Path, url: str, *limits: dict[str, Any], when: str = "FailOpen", secret: str = ""
+) -> GatewayProcess:
+    arguments = ["--shared-state-url", url]
+    if secret:
+        arguments += ["--shared-state-secret", secret]
+    return stack.enter_context(running(folder, {"chat": route(*limits, when=when)}, *arguments))
+
+
+def changes(gateway: GatewayProcess) -> list[tuple[str, str | None]]:
+    """What the log says of the shared state, change by change."""
+    lines = [line for line in gateway.lines if line["logger"] == "llmroute.shared_state"]
+    return [(line["message"], line.get("reason")) for line in lines]
+
+
+def test_fail_open_counts_in_the_pod_while_the_server_is_gone_and_together_again_after(
+    stack: ExitStack, state: StateServer, tmp_path: Path
+) -> None:
+    gateway = gateway_at(stack, tmp_path / "gateway", state.url, limit("few", requests=3, **HOUR))
+    is_up(gateway)
+    assert ask(gateway).headers["x-ratelimit-remaining-requests"] == "2"
+    state.kill()
+    is_down(gateway)
+    assert [ask(gateway).status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert gateway.metric("llmroute_shared_state_fallbacks_total", decision="fail_open") == 4
+    assert gateway.metric("llmroute_shared_state_up") == 0
+    state.start()
+    is_up(gateway)
+    assert ask(gateway).headers["x-ratelimit-remaining-requests"] == "1"
+    reached = ("shared state reached", None)
+    wait_until(lambda: changes(gateway)[-1] == reached, "the log to say that it is back")
+    told = changes(gateway)
+    assert told[0] == reached
+    assert told[1][0] == "shared state not reached"
+    assert len(told) <= 4  # the end of the connection, and that nobody listens
+
+
+def test_fail_closed_refuses_those_whose_limits_cannot_be_counted_and_no_other(
+    stack: ExitStack, state: StateServer, tmp_path: Path
+) -> None:
+    shared = limit("few", per="Client", requests=100, **HOUR)
+    gateway = gateway_at(stack, tmp_path / "gateway", state.url, shared, when="FailClosed")
+    is_up(gateway)
+    assert ask(gateway).status_code == 200
+    state.kill()
+    is_down(gateway)
+    refused = ask(gateway)
+    assert refused.status_code == 503
+    assert refused.json()["error"] == {
+        "message": "a limit that pods count together cannot be counted now; try again later",
+        "type": "server_error",
+        "param": None,
+        "code": "limits_unavailable",
+    }
+    assert refused.headers["retry-after"] == "1"
+    assert "x-should-retry" not in refused.headers
+    gateway.write({"chat": route({"name": "pod", "per": "Client", "requests": 100}, when="FailClosed")})
+    assert ask(gateway).status_code == 200
+    gateway.write({"chat": route(shared, when="FailClosed")})
+    state.start()
+    is_up(gateway)
+    assert ask(gateway).headers["x-ratelimit-remaining-requests"] == "98"
+
+
+def test_fail_closed_of_an_upstream_passes_it_over(stack: ExitStack, state: StateServer, tmp_path: Path) -> None:
+    document = route(limit("first", per="Upstream", requests=100, **HOUR), when="FailClosed")
+    folder = tmp_path / "gateway"
+    gateway = stack.enter_context(running(folder, {"chat": document}, "--shared-state-url", state.url))
+    is_up(gateway)
+    state.kill()
+    is_down(gateway)
+    assert ask(gateway).json()["error"]["code"] == "limits_unavailable"
+    assert gateway.metric("llmroute_attempts_total", upstream="provider", reason="limits_unavailable") == 1
+
+
+@contextmanager
+def calling(gateway: GatewayProcess, clients: int) -> Iterator[list[tuple[int, float]]]:
+    """Calls all the while; (status, seconds) of each."""
+    calls: list[tuple[int, float]] = []
+    going = True
+
+    def work() -> None:
+        with httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=30) as client:
+            while going:
+                began = time.monotonic()
+                status = client.post(gateway.url + "/v1/chat/completions", content=BODY).status_code
+                calls.append((status, time.monotonic() - began))
+
+    with ThreadPoolExecutor(clients) as pool:
+        working = [pool.submit(work) for _ in range(clients)]
+        try:
+            yield calls
+        finally:
+            going = False
+            for each in working:
+                each.result()
+
+
+@pytest.mark.parametrize("when", ["FailOpen", "FailClosed"])
+@pytest.mark.parametrize("how", ["stopped", "paused", "killed"])
+def test_no_call_hangs_whatever_becomes_of_the_server_under_load(
+    stack: ExitStack, state: StateServer, tmp_path: Path, how: str, when: str
+) -> None:
+    url = state.url.replace("2s", "200ms")
+    limits = [limit("many", requests=1_000_000, **HOUR), limit("slots", concurrency=4)]
+    gateway = gateway_at(stack, tmp_path / "gateway", url, *limits, when=when)
+    is_up(gateway)
+    with calling(gateway, 4) as calls:
+
+        def served(number: int, status: int) -> None:
+            so_far = len(calls)
+            wait_until(lambda: [s for s, _ in calls[so_far:]].count(status) >= number, f"{number} answers {status}")
+
+        served(50, 200)
+        for _ in range(2):
+            if how == "stopped":
+                state.stop()
+            elif how == "paused":
+                state.ask("CLIENT", "PAUSE", 4_000, "ALL")  # ends by itself: UNPAUSE would have to wait, too
+            else:
+                state.kill()
+            is_down(gateway)
+            served(50, 200 if when == "FailOpen" else 503)
+            if how == "stopped":
+                state.go_on()
+            elif how == "killed":
+                state.start()
+            is_up(gateway)
+            served(50, 200)
+    assert {status for status, _ in calls} <= ({200, 429} if when == "FailOpen" else {200, 429, 503})
+    waits = [seconds for _, seconds in calls]
+    assert max(waits) < 5, max(waits)  # the bound is 0.2 s; the machine may be busy
+    slots = "llmroute:{tests/default}:slots:chat/slots:"
+    wait_until(lambda: state.ask("ZCARD", slots) == 0, "every slot to be given back", seconds=40)
+
+
+def test_a_client_that_leaves_while_the_server_is_asked_leaves_nothing_counted(
+    stack: ExitStack, state: StateServer, tmp_path: Path
+) -> None:
+    from tests.sidecar.test_slot_calls import left_open
+
+    limits = [limit("many", requests=100, **HOUR), limit("tokens", tokens=100_000, **HOUR), limit("one", concurrency=1)]
+    gateway = gateway_at(stack, tmp_path / "gateway", state.url.replace("2s", "10s"), *limits)
+    is_up(gateway)
+    state.stop()
+    clients = [left_open(gateway, str(number)) for number in range(10)]
+    wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 10, "the calls to be under way")
+    for client in clients:
+        client.close()
+    wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "the calls to be over")
+    state.go_on()
+    is_up(gateway)
+
+    def left() -> tuple[str, ...]:
+        headers = ask(gateway, max_tokens=1).headers
+        return tuple(headers.get(f"x-ratelimit-remaining-{kind}", "") for kind in ("requests", "tokens"))
+
+    first = left()
+    assert first[0] == "99"
+    assert int(first[1]) > 99_900
+    assert ask(gateway).headers["x-ratelimit-remaining-requests"] == "98"
+
+
+def test_what_was_spent_while_the_server_was_gone_is_told_when_it_is_back(
+    stack: ExitStack, state: StateServer, tmp_path: Path
+) -> None:
+    budget = limit("spend", budget={"usd": "100", "period": "Month"})
+    prices = [{"model": "*", "inputPerMillion": "0", "outputPerMillion": "1000000"}]  # a dollar for a token
+    document = {**route(budget), "prices": prices}
+    folder = tmp_path / "gateway"
+    gateway = stack.enter_context(running(folder, {"chat": document}, "--shared-state-url", state.url))
+    is_up(gateway)
+    state.kill()
+    is_down(gateway)
+    assert ask(gateway, max_tokens=1).status_code == 200
+    state.start()
+    key = "llmroute:{tests/default}:budget:chat/spend:"
+    wait_until(lambda: state.ask("HGET", key, "spent") == str(10**9), "the dollar to be told")
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({}, "password_missing"),
+        ({"password": "canary-wrong"}, "password_wrong"),
+        ({"username": "canary-nobody", "password": "canary-right"}, "password_wrong"),
+    ],
+)
+def test_a_wrong_password_is_told_in_a_word_and_the_right_one_is_taken_over(
+    stack: ExitStack, tmp_path: Path, entries: dict[str, str], reason: str
+) -> None:
+    right = "canary-right"
+    state = stack.enter_context(serving_state(tmp_path / "state", "--requirepass", right, password=right))
+    folder = tmp_path / "gateway"
+    write_secret(folder / "secrets", "state", {**entries, "note": "not an entry of ours"})
+    gateway = gateway_at(stack, folder, state.url, limit("few", requests=3, **HOUR), secret="state")
+    assert is_down(gateway) == reason
+    for name in entries:
+        (folder / "secrets" / "state" / name).unlink()
+    write_secret(folder / "secrets", "state", {"password": right + "\n"})
+    is_up(gateway)
+    assert ask(gateway).headers["x-ratelimit-remaining-requests"] == "2"
+    told = gateway.log_path.read_text() + json.dumps(gateway.status())
+    assert "canary" not in told
+
+
+def test_tls_with_a_private_ca_and_a_client_certificate(stack: ExitStack, tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "stranger")
+    certificate, key = authority.certificate()
+    options = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", tmp_path / "ca" / "ca.crt")
+    state = stack.enter_context(serving_state(tmp_path / "state", *map(str, options), tls=True))
+    folder = tmp_path / "gateway"
+    shown, shown_key = authority.certificate("DNS:gateway")
+    client = {"tls.crt": shown.read_text(), "tls.key": shown_key.read_text()}
+    write_secret(folder / "secrets", "state", {"ca.crt": stranger.pem, **client})
+    gateway = gateway_at(stack, folder, state.url, limit("few", requests=3, **HOUR), secret="state")
+    assert is_down(gateway) == "tls_untrusted"
+    write_secret(folder / "secrets", "state", {"ca.crt": authority.pem})
+    is_up(gateway)
+    assert ask(gateway).headers["x-ratelimit-remaining-requests"] == "2"
+    write_secret(folder / "secrets", "state", {"ca.crt": "no certificate"})
+    wait_until(lambda: gateway.status()["shared_state"]["reason"] == "tls_secret_invalid", "the CA to be refused")
+
+
+def test_an_address_that_is_none_is_told_when_the_gateway_starts(tmp_path: Path) -> None:
+    import subprocess
+
+    from tests.gateway_process import COMMAND
+
+    command = [str(COMMAND), "serve", "--shared-state-url", "redis://user:canary@state"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "--shared-state-url must not hold a user or password" in done.stderr
+    assert "canary" not in done.stderr
+
+
+def test_a_gateway_without_a_shared_state_loads_nothing_of_it(stack: ExitStack, tmp_path: Path) -> None:
+    gateway = stack.enter_context(running(tmp_path, {"chat": spec("mock://local?tokens=1")}))
+    assert ask(gateway).status_code == 200
+    assert gateway.status()["shared_state"] is None
+    assert "hiredis" not in Path(f"/proc/{gateway.process.pid}/maps").read_text()
+
+
+def test_environment_alone_counts_over_all_processes(stack: ExitStack, state: StateServer, tmp_path: Path) -> None:
+    from tests.gateway_process import end, start
+
+    environment = {
+        "GATEWAY_SHARED_STATE_URL": state.url,
+        "GATEWAY_RATE_LIMIT_PER_MINUTE": "2",
+        "GATEWAY_UPSTREAMS": "gpt=mock://local?tokens=1",
+    }
+    gateways = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        gateways.append(start(tmp_path / name, environment=environment, config=False))
+        stack.callback(end, gateways[-1])
+        is_up(gateways[-1])
+    answers = [gateways[number % 2].post({"model": "gpt", "messages": []}, key="dev-key") for number in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
