@@ -10,7 +10,7 @@ LITELLM_VENV := .venv-litellm
 LITELLM_LOCK := requirements/litellm.txt
 PARTS := contract sidecar operator
 
-.PHONY: help setup litellm run test check lint bench generate screenshots fmt lock clean
+.PHONY: help setup litellm run test check lint bench generate docs screenshots fmt lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -66,6 +66,10 @@ bench: setup ## the gateway beside nginx, Envoy, LiteLLM and Portkey; an hour's 
 
 generate: setup ## files that have a source in the code: the CRD and some of docs/
 	@$(BIN)/python -m tools.generate
+
+docs: setup ## the documentation as a site, in site/
+	@$(BIN)/sphinx-build -W --keep-going -q -b html docs site
+	@echo "docs: site/index.html" >&2
 
 screenshots: setup ## docs/images, taken anew of the real thing
 	@$(BIN)/python -m tools.screenshots
