@@ -51,7 +51,7 @@ class Observed:
     namespace: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def observed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """Prometheus has read all targets for longer than the longest window."""
     command = prometheus_program("prometheus")

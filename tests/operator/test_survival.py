@@ -25,6 +25,8 @@ def test_an_idle_controller_writes_nothing_however_often_it_reads_all(
             lambda: {namespace.route(name)["status"]["revision"] for name in "ab"} == {namespace.index().revision},
             "both to tell the revision",
         )
+        first = controller.metric("relists_total", result="success")
+        wait_until(lambda: controller.metric("relists_total", result="success") > first, "all to be known to it", 60)
         controller.wait_until_idle()
         versions, writes = namespace.versions(), controller.writes
         relists = controller.metric("relists_total", result="success")
