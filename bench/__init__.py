@@ -32,5 +32,6 @@ Where things are: `machine` (cores, ports), `process` (start, stop, RSS, CPU), `
 `contenders/` (one file each), `upstream` (the stand-in), `load` (wrk), `streams` (paced streams), `probe` (paced
 requests), `reload` (what is measured under changes), `rounds` (who is measured when), `profile` (py-spy),
 `measures` (what is told), `bars`, `report` (tables and JSON). Apart from all of it, run by their own names:
-`controller`, `sizing` (what one process carries), and `mixed`, which measures nothing but whether the books agree.
+`controller`, `injector`, `sizing` (what one process carries), and `mixed`, which measures nothing but whether the books
+agree.
 """
