@@ -24,6 +24,8 @@ BODY_MAX_BYTES = 8 * 1024 * 1024
 """An object may have 1.5 MiB in etcd; the review around it is small."""
 IN_FLIGHT_MAX = 64
 """Admissions at the same time, waits for routes included: each holds its body. More are answered 503 at once."""
+BODY_SECONDS = 5.0
+"""For a body to come in whole: as long as the API server waits for an answer. It holds one of the places meanwhile."""
 ROUTES_WAIT_SECONDS = 1.0
 """For the first route of a gateway, which may have been applied together with the pod, an instant later."""
 CUT_SECONDS = 10.0

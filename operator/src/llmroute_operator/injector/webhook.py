@@ -4,6 +4,7 @@ Each answer to the API server ends its connection: there is then none that could
 admission meets the certificate and the replica of the moment. A handshake costs less than what that saves a person.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from aiohttp import web
 from llmroute_operator.controller.route import GatewayKey
 from llmroute_operator.injector.inject import Allowed, Decision, Denied, Wanted, inject, read
 from llmroute_operator.injector.metrics import Metrics, Result
-from llmroute_operator.injector.options import BODY_MAX_BYTES, IN_FLIGHT_MAX, ROUTES_WAIT_SECONDS
+from llmroute_operator.injector.options import BODY_MAX_BYTES, BODY_SECONDS, IN_FLIGHT_MAX, ROUTES_WAIT_SECONDS
 from llmroute_operator.injector.review import NotAReview, Request, answer, read_review
 from llmroute_operator.injector.routes import Routes
 from llmroute_operator.injector.settings import InjectorSettings
@@ -41,7 +42,12 @@ class Webhook:
             return _closing(web.Response(status=503, text="too many admissions at once; try again"))
         self.in_flight += 1
         try:
-            body = await request.read()
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    body = await request.read()
+            except TimeoutError:
+                self._metrics.turned_away("bad_request")
+                return _closing(web.Response(status=408, text="the body did not come in whole in time"))
             began = time.perf_counter()
             try:
                 review = read_review(body)
