@@ -60,6 +60,11 @@ class InjectorProcess:
             fresh.write_bytes((folder / f"IP-127.0.0.1.{kind}").read_bytes())
             fresh.rename(self.folder / f"tls.{kind}")
 
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
     def end(self) -> int:
         if self.process.poll() is None:
             self.process.terminate()
@@ -70,8 +75,26 @@ def start(
     control_plane: ControlPlane, folder: Path, *arguments: str, authority: Authority | None = None
 ) -> InjectorProcess:
     """Starts it on ports of the system's choice and waits until it is ready."""
+    grant_rights(control_plane)
+    injector = launch(control_plane, folder, *arguments, authority=authority)
+    try:
+        injector.port = wait_until(lambda: injector.listens_on("webhook"), "the injector to be ready", 60)
+        assert injector.is_ready()
+    except BaseException:
+        injector.kill()
+        raise
+    return injector
+
+
+def grant_rights(control_plane: ControlPlane) -> None:
     for manifest in (CONTROLLER_RBAC, RBAC):
         control_plane.kubectl("apply", "-f", str(manifest))
+
+
+def launch(
+    control_plane: ControlPlane, folder: Path, *arguments: str, authority: Authority | None = None
+) -> InjectorProcess:
+    """Starts it with the rights that it has, and waits until its health can be asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.yaml").write_text(f"image: {IMAGE}\n")
     kubeconfig = control_plane.kubeconfig_for(SERVICE_ACCOUNT)
@@ -89,11 +112,8 @@ def start(
     try:
         injector.renew_certificate()
         injector.health_port = wait_until(lambda: injector.listens_on("health"), "the injector to start", 60)
-        injector.port = wait_until(lambda: injector.listens_on("webhook"), "the injector to be ready", 60)
-        assert injector.is_ready()
     except BaseException:
-        process.kill()
-        process.wait()
+        injector.kill()
         raise
     return injector
 
@@ -105,9 +125,7 @@ def running_injector(control_plane: ControlPlane, folder: Path, *arguments: str)
         yield injector
         assert injector.end() == 0, (folder / "injector.log").read_text()[-4000:]
     finally:
-        if injector.process.poll() is None:
-            injector.process.kill()
-            injector.process.wait()
+        injector.kill()
 
 
 @contextmanager
