@@ -54,7 +54,7 @@ def opened(storage: Storage, image: Image) -> Iterator[Path]:
 
 def test_an_image_holds_its_part_and_what_its_lock_names(name: str) -> None:
     lock = (REPOSITORY / "requirements" / f"{name}.txt").read_text()
-    locked = {plain(found) for found in re.findall(r"^([\w.-]+)==\S+ *(?:\\)?$", lock, re.MULTILINE)}
+    locked = {plain(found) for found in re.findall(r"^([\w.-]+)==\S+ *(?:;[^\\\n]*)?\\?$", lock, re.MULTILINE)}
     with opened_storage() as storage, opened(storage, IMAGES[name]()) as root:
         packages = root / "opt" / "llmroute"
         bill = json.loads((packages / "sbom.cdx.json").read_text())
