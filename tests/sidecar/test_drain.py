@@ -151,6 +151,13 @@ def test_an_idle_gateway_stops_at_once(tmp_path: Path) -> None:
         assert gateway.exit_code() == 0
 
 
+def nothing_in_flight(gateway: GatewayProcess) -> bool:
+    try:
+        return gateway.metric("gateway_in_flight_requests") == 0
+    except httpx.TransportError:
+        return True  # the system took all of the answer at once, and the gateway has gone
+
+
 def test_a_large_last_answer_arrives_whole(tmp_path: Path) -> None:
     """Written is not sent: the process waits until a slow client has taken what it had to say."""
     size = 1000 * 1000
@@ -168,7 +175,7 @@ def test_a_large_last_answer_arrives_whole(tmp_path: Path) -> None:
         wait_until(lambda: provider.requests, "the provider to be called")
         drained(gateway)
         provider.call(go_on.set)
-        wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "the answer to be written")
+        wait_until(lambda: nothing_in_flight(gateway), "the answer to be written")
         assert len(read_to_end(connection).partition(b"\r\n\r\n")[2]) == size
         assert gateway.exit_code() == 0
 
