@@ -1,16 +1,32 @@
-"""What OpenAI's API answers, in its own shapes: a body or a list of events for each endpoint."""
+"""What OpenAI's API answers, in its own shapes: a body or a list of events for each endpoint; a gateway before it."""
 
 import asyncio
 import base64
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tests.provider import DONE, END, STREAM_HEAD, ProviderRequest, chunk, response
+from tests.gateway_process import GatewayProcess, running, spec
+from tests.provider import DONE, END, STREAM_HEAD, Provider, ProviderRequest, chunk, response
 
 CALL = {"name": "weather", "arguments": '{"city": "Bonn"}'}
 VECTOR = (0.25, -0.5, 0.125)
 _CHAT_USAGE = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
+
+
+@contextmanager
+def gateway_before(provider: Provider, folder: Path) -> Iterator[GatewayProcess]:
+    """`m` is renamed and its tokens are limited, so that every answer is read on its way."""
+    route = spec(
+        f"{provider.url}/v1",
+        models=[{"name": "m", "targets": [{"upstream": "provider", "model": "m-at-provider"}]}],
+        limits=[{"name": "tokens", "per": "Client", "tokens": 1_000_000}],
+    )
+    with running(folder, {"chat": route}) as gateway:
+        yield gateway
 
 
 def chat(content: str | None, tool_calls: list[dict[str, Any]] | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
-from tests.gateway_process import KEY, GatewayProcess, running, spec
+from tests.gateway_process import KEY, GatewayProcess
 from tests.provider import Provider, providing
 from tests.sidecar import openai_answers
 from tests.sidecar.openai_answers import VECTOR
@@ -28,12 +28,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def gateway(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    route = spec(
-        f"{provider.url}/v1",
-        models=[{"name": "m", "targets": [{"upstream": "provider", "model": "m-at-provider"}]}],
-        limits=[{"name": "tokens", "per": "Client", "tokens": 1_000_000}],
-    )
-    with running(tmp_path_factory.mktemp("gateway"), {"chat": route}) as gateway:
+    with openai_answers.gateway_before(provider, tmp_path_factory.mktemp("gateway")) as gateway:
         yield gateway
 
 

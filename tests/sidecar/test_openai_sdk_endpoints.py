@@ -10,7 +10,7 @@ import pytest
 from openai.types.chat import ChatCompletionFunctionToolParam
 from openai.types.responses import FunctionToolParam
 
-from tests.gateway_process import KEY, GatewayProcess, running, spec
+from tests.gateway_process import KEY, GatewayProcess
 from tests.provider import Provider, providing
 from tests.sidecar import openai_answers
 from tests.sidecar.openai_answers import CALL, VECTOR
@@ -32,13 +32,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def gateway(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """`m` is renamed and its tokens are limited, so that every answer is read on its way."""
-    route = spec(
-        f"{provider.url}/v1",
-        models=[{"name": "m", "targets": [{"upstream": "provider", "model": "m-at-provider"}]}],
-        limits=[{"name": "tokens", "per": "Client", "tokens": 1_000_000}],
-    )
-    with running(tmp_path_factory.mktemp("gateway"), {"chat": route}) as gateway:
+    with openai_answers.gateway_before(provider, tmp_path_factory.mktemp("gateway")) as gateway:
         yield gateway
 
 
