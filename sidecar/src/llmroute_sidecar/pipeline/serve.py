@@ -20,7 +20,7 @@ from llmroute_sidecar.pipeline.form import is_form, read_form
 from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.pipeline.metering import Metering
 from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of, standing_together
-from llmroute_sidecar.pipeline.tell import LogLine, is_told, log_line, tell_metrics
+from llmroute_sidecar.pipeline.tell import Ended, ended, is_told, log_line, tell_metrics
 from llmroute_sidecar.pipeline.together import Uncounted
 from llmroute_sidecar.pipeline.trace import begin_trace, end_trace
 from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
@@ -71,8 +71,8 @@ class Gateway:
         self._tracer = tracer
         self.serving: Serving | None = None
         self.draining = False
-        self.finished: deque[LogLine] = deque(maxlen=FINISHED_KEPT)
-        """The last calls, as the log has them or would have them, oldest first."""
+        self.finished: deque[Ended] = deque(maxlen=FINISHED_KEPT)
+        """The last calls, oldest first."""
         metrics.watch_breakers(self._breaker_states)
         metrics.watch_limits(lambda: [standing for _, standing in self.limit_standings()])
 
@@ -255,11 +255,11 @@ class Gateway:
         tell_metrics(call, status, seconds, self._metrics)
         if call.trace is not None:
             end_trace(call, status)
-        line = log_line(call, status, seconds)
+        over = ended(call, status, seconds)
         if call.model is not None or status >= 400:  # else a probe, a scrape or a list
-            self.finished.append(line)
+            self.finished.append(over)
         if is_told(call, status):
-            self._log.write(line)
+            self._log.write(log_line(over))
 
     # -- the stages --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from llmroute_sidecar.pipeline.serve import Gateway
-from llmroute_sidecar.pipeline.tell import LogLine
+from llmroute_sidecar.pipeline.tell import Ended, log_line
 from llmroute_sidecar.policy.limits.rules import (
     PICODOLLARS,
     BudgetLimit,
@@ -117,7 +117,7 @@ def add_listings(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/requests")
     async def requests() -> Requests:
         """The last hundred calls, newest first, without their content."""
-        return Requests(requests=[_request(line) for line in reversed(gateway.finished)])
+        return Requests(requests=[_request(call) for call in reversed(gateway.finished)])
 
 
 def _model(entry: ModelEntry) -> Model:
@@ -156,7 +156,8 @@ def _limit(limit: Limit, standing: LimitStanding) -> LimitState:
     )
 
 
-def _request(line: LogLine) -> FinishedRequest:
+def _request(call: Ended) -> FinishedRequest:
+    line = log_line(call)  # as the log has it, or would have it
     tokens = line.tokens
     return FinishedRequest(
         timestamp=line.timestamp,
