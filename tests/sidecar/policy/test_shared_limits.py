@@ -194,6 +194,15 @@ def test_leases_that_nobody_renews_end_and_their_money_is_charged(state: StateSe
     assert state.ask("HGET", LIMITS.prefix + "budget:r/budget:k", "spent") == str(10**9 // 4)
 
 
+def test_a_call_that_seemed_free_is_charged_what_it_cost(state: StateServer) -> None:
+    first, second, died = (admitted(admit(state, budget(1), slots(9), cost=0)) for _ in range(3))
+    first.settle(cost=PICODOLLARS // 4)
+    second.undo()
+    assert admitted(admit(state, budget(1), slots(9))).taken[1].remaining == 9 - 2
+    state.ask("ZADD", LIMITS.prefix + "reserved:r/budget:k", 1, f"{died.name}:0")  # as if its time had come
+    assert admitted(admit(state, budget(1), slots(9))).taken[0].remaining == 10**9 * 3 // 4
+
+
 def test_renewing_prolongs_leases(state: StateServer) -> None:
     call = admitted(admit(state, slots(1), budget(1), cost=PICODOLLARS // 2))
     ask = LIMITS.renew([(call.name, call.taken)])

@@ -110,6 +110,7 @@ local function charge(account, amount)
 end
 
 local function free(account, amount)
+  if amount == '0' then return end -- the server takes no '-0' for a number
   local reserved = redis.call('HINCRBY', account.key, 'reserved', '-' .. amount)
   if reserved < 0 then redis.call('HSET', account.key, 'reserved', 0) end
 end
