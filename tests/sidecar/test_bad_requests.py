@@ -132,6 +132,7 @@ HEADS: dict[str, tuple[bytes, int]] = {
         raw(b"", "connection: upgrade", "upgrade: websocket", method="GET"),
         405,
     ),
+    "a packed body": (raw(b'{"model":"gpt"}', "content-encoding: deflate"), 400),
     "another expectation": (raw(b"{}", "expect: 200-ok"), 400),
     "a head above the limit": (raw(b"{}", *(f"x-filler-{n}: {'y' * 1000}" for n in range(100))), 431),
     "too many headers": (raw(b"{}", *(f"x-{n}: y" for n in range(200))), 431),
@@ -149,6 +150,23 @@ def test_a_wrong_head_meets_its_row(gateway: GatewayProcess, provider: Provider,
     assert status_and_code(answer)[0] == status, answer[:300]
     assert b"x-request-id: " in answer
     assert len(provider.requests) == before
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("content-type: application/x-www-form-urlencoded",),
+        ("content-type: application/json; charset=utf-7",),
+        ("content-type: multipart/form-data; boundary=b",),
+        ("content-type: application/json", "content-type: text/plain"),
+        (),
+    ],
+)
+def test_a_body_goes_on_as_what_it_was_read_as(gateway: GatewayProcess, provider: Provider, told: list[str]) -> None:
+    """Read as a form, this one asks for another model than was checked."""
+    body = b'{"model":"gpt","user":"&model=other&"}'
+    assert exchange(gateway, raw(body, *told)).startswith(b"HTTP/1.1 200 ")
+    assert provider.requests[-1].headers["content-type"] == "application/json"
 
 
 def test_a_large_body_is_refused_before_it_is_read(gateway: GatewayProcess) -> None:

@@ -114,14 +114,22 @@ def test_a_model_that_is_spelled_otherwise_is_written_plainly(head: str, value: 
 
 CONTENT_TYPES = {
     "quoted": b'multipart/form-data; boundary="b0undary"',
-    "with another parameter": b"multipart/form-data; charset=utf-8;boundary=b0undary",
+    "with another parameter": b"multipart/form-data; charset=utf-7;boundary=b0undary",
     "in capitals": b"Multipart/Form-Data; Boundary=b0undary",
 }
 
 
 @pytest.mark.parametrize("name", CONTENT_TYPES)
-def test_the_boundary_is_found_however_it_is_told(name: str) -> None:
-    assert good(form((MODEL, b"gpt")), [(b"content-type", CONTENT_TYPES[name])]).model == "gpt"
+def test_the_boundary_is_found_however_it_is_told_and_told_on_plainly(name: str) -> None:
+    read = good(form((MODEL, b"gpt")), [(b"content-type", CONTENT_TYPES[name])])
+    assert (read.model, read.content_type) == ("gpt", b"multipart/form-data; boundary=b0undary")
+
+
+def test_a_boundary_that_is_no_token_stays_quoted() -> None:
+    headers: Headers = [(b"content-type", b'multipart/form-data; boundary="a:b, c"')]
+    read = good(form((MODEL, b"gpt"), boundary="a:b, c"), headers)
+    assert read.content_type == headers[0][1]
+    assert by_python_multipart([(b"content-type", read.content_type)], read.body) == [b"gpt"]
 
 
 WRONG_TYPES: dict[str, list[bytes]] = {
@@ -187,6 +195,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
         "backslash",
     ),
     "a folded header line": (form((MODEL.replace("; name", ";\r\n name"), b"gpt")), "header line"),
+    "a charset": (form((MODEL, b"gpt"), ('Content-Disposition: form-data; name="_charset_"', b"utf-7")), "charset"),
     "a zero byte in a header line": (form((MODEL + "\x00", b"gpt")), "header line"),
     "a bare line feed in a header line": (form((MODEL + "\nx: y", b"gpt")), "header line"),
     "an empty model": (form((MODEL, b"")), "printable"),

@@ -25,6 +25,7 @@ from llmroute_sidecar.upstream.registry import Serving
 READ_HERE = frozenset(
     {
         b"host",
+        b"content-encoding",
         b"content-length",
         b"expect",
         b"authorization",
@@ -103,6 +104,8 @@ class Call(msgspec.Struct, kw_only=True):
     """The path's template, for metrics: bounded."""
     body: bytes = b""
 
+    content_type: bytes = b"application/json"
+    """What the body was read as, and so what it goes on as, whatever the client called it."""
     trace: CallTrace | None = None
     """Its spans; None where it has none."""
     serving: Serving | None = None

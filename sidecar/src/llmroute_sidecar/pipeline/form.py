@@ -7,8 +7,8 @@ boundaries, their few header lines are parsed, and files are never looked into o
 Parsers of forms differ in what they let pass, and a form in which another one could find another model than was
 checked would be a way around the client's permissions. So what is read here is the strict form that all of them agree
 on and that clients write; anything else is refused, with the reason: a boundary that also stands elsewhere, text
-around the parts, folded or broken header lines, names with escapes, a second `model`. A `model` part that is spelled
-in more ways than one is written anew.
+around the parts, folded or broken header lines, names with escapes, a charset, a second `model`. A `model` part that is
+spelled in more ways than one is written anew, and so is the Content-Type.
 """
 
 import re
@@ -48,6 +48,8 @@ class FormFields(RequestFields, frozen=True):
     text_bytes: int
     """Of its parts that are no files."""
     files: int
+    content_type: bytes
+    """As every parser reads it: the boundary and nothing else, which could be another charset."""
 
     @property
     def include_usage(self) -> bool:
@@ -97,6 +99,8 @@ def read_form(headers: Headers, body: bytes) -> FormFields | BadBody:
     model = _model(body, part)
     if isinstance(model, BadBody):
         return model
+    if any(part.name.lower() == b"_charset_" for part in parts):  # RFC 7578 §4.6
+        return BadBody("the form may not name a charset: it is read as UTF-8")
     text_bytes = sum(part.end - part.value for part in parts if not part.is_file)
     files = sum(part.is_file for part in parts)
     stream = any(part.name == b"stream" and body[part.value : part.end].lower() in (b"true", b"1") for part in parts)
@@ -105,7 +109,7 @@ def read_form(headers: Headers, body: bytes) -> FormFields | BadBody:
         body = b"".join((body[: part.begin], _MODEL_HEAD, body[part.value :]))
         begin = part.begin + len(_MODEL_HEAD)
         end = begin + part.end - part.value
-    return FormFields(model, stream, body, Fields(model, stream), (begin, end), text_bytes, files)
+    return FormFields(model, stream, body, Fields(model, stream), (begin, end), text_bytes, files, _content_type(boundary))
 
 
 def _model(body: bytes, part: _Part) -> str | BadBody:
@@ -128,6 +132,11 @@ def _boundary(headers: Headers) -> bytes | BadBody:
         return BadBody("Content-Type must name one boundary of 1 to 70 characters")
     boundary: bytes = boundaries[0]
     return boundary
+
+
+def _content_type(boundary: bytes) -> bytes:
+    shown = boundary if re.fullmatch(_TOKEN, boundary) else b'"%b"' % boundary
+    return b"multipart/form-data; boundary=" + shown
 
 
 def _parts(body: bytes, mark: bytes) -> list[_Part] | BadBody:

@@ -1,6 +1,6 @@
 """Which headers go on to an upstream and which come back from it (RFC 9110 §7.6.1: hop-by-hop ones never).
 
-The client's key stays here, the upstream's credential is put in its place; host, length and encoding are the
+The client's key stays here, the upstream's credential is put in its place; host, length, type and encoding are the
 gateway's own.
 """
 
@@ -26,6 +26,7 @@ _NOT_SENT_ON = _HOP_BY_HOP | {
     b"api-key",  # Azure's and Google's names for a credential: which one is used is not the client's to choose
     b"authorization",
     b"content-length",
+    b"content-type",  # what the body was read as here, so that no upstream reads another model in it
     b"cookie",
     b"expect",
     b"forwarded",
@@ -70,6 +71,7 @@ def request_headers(call: Call, upstream: Upstream) -> Headers:
     ids = call.ids
     traceparent = ids.traceparent if call.trace is None else call.trace.traceparent
     headers += (
+        (b"content-type", call.content_type),
         (b"x-request-id", ids.request_id.encode()),
         (b"x-trace-id", ids.trace_id.encode()),
         (b"traceparent", traceparent.encode()),

@@ -16,7 +16,7 @@ from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
 from llmroute_sidecar.pipeline.body import JSON_PATHS, BadBody, RequestFields, read_fields
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
-from llmroute_sidecar.pipeline.form import is_form, read_form
+from llmroute_sidecar.pipeline.form import FormFields, is_form, read_form
 from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.pipeline.metering import Metering
 from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of, standing_together
@@ -202,6 +202,8 @@ class Gateway:
         assert serving is not None  # `screen` has refused otherwise
         if call.template not in JSON_PATHS and is_form(call.headers):
             fields: RequestFields | BadBody = read_form(call.headers, call.body)
+            if isinstance(fields, FormFields):
+                call.content_type = fields.content_type
         else:
             fields = read_fields(call.body)
         if isinstance(fields, BadBody):
