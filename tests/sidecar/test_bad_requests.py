@@ -113,6 +113,13 @@ HEADS: dict[str, tuple[bytes, int]] = {
     "two hosts": (raw(b"{}", "host: y"), 400),
     "two content lengths": (raw(b"{}", "content-length: 2", "content-length: 3"), 400),
     "a length and chunks": (raw(b"0\r\n\r\n", "content-length: 5", "transfer-encoding: chunked"), 400),
+    "chunks of something packed": (raw(b"0\r\n\r\n", "transfer-encoding: gzip, chunked"), 400),
+    "two transfer codings": (raw(b"0\r\n\r\n", "transfer-encoding: identity", "transfer-encoding: chunked"), 400),
+    "an unknown transfer coding": (raw(b"0\r\n\r\n", "transfer-encoding: xchunked"), 400),
+    "an unknown transfer coding beside an upgrade": (
+        raw(b"0\r\n\r\n", "transfer-encoding: xchunked", "connection: upgrade", "upgrade: h2c"),
+        400,
+    ),
     "a negative length": (raw(b"{}", "content-length: -2"), 400),
     "a length in words": (raw(b"{}", "content-length: two"), 400),
     "a bad chunk": (raw(b"zz\r\nhello\r\n0\r\n\r\n", "transfer-encoding: chunked"), 400),

@@ -27,6 +27,7 @@ READ_HERE = frozenset(
         b"host",
         b"content-encoding",
         b"content-length",
+        b"transfer-encoding",
         b"expect",
         b"authorization",
         b"x-api-key",

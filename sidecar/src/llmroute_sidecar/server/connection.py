@@ -163,11 +163,7 @@ class Connection(asyncio.Protocol):
         while data and not self._deaf:
             self._unspent += len(data)
             try:
-                self._parser.feed_data(data)
-                data = b""
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                self._ignore_upgrade()
+                data = self._feed(data)
             except httptools.HttpParserCallbackError as error:
                 fault = error.__context__ or error
                 self._refuse_broken("internal_error", "the gateway failed on this request; its log says where", fault)
@@ -188,6 +184,15 @@ class Connection(asyncio.Protocol):
         elif not self._head_timed:  # most heads are whole at once and need no time
             self._head_timed = True
             self._arm(self._limits.head_seconds)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parses `data`, up to an offered upgrade, and returns what is behind that."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade()
+            return data[upgrade.args[0] :]
+        return b""
 
     def _ignore_upgrade(self) -> None:
         """RFC 9110 §7.8 lets an offered upgrade be ignored, and some clients offer HTTP/2 with every request. The

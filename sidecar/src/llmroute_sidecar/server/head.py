@@ -60,6 +60,8 @@ def wrong_with_head(
                 return "invalid_request", "Content-Length must be a number"
             if int(value) > limits.body:
                 return "request_too_large", body_too_large(limits)
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            return "invalid_request", "the only transfer coding served here is chunked"
         elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
             return "invalid_request", "the body must be plain: no Content-Encoding is read here"
         elif name == b"expect" and value.lower() != b"100-continue" and version == "1.1":
