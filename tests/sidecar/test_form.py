@@ -12,7 +12,7 @@ from python_multipart import FormParser
 from python_multipart.multipart import Field, File, parse_options_header
 
 from llmroute_sidecar.pipeline.body import BadBody
-from llmroute_sidecar.pipeline.form import PARTS_MAX, FormFields, is_form, read_form
+from llmroute_sidecar.pipeline.form import PART_HEAD_MAX_BYTES, PARTS_MAX, FormFields, is_form, read_form
 from llmroute_sidecar.upstream.exchange import Headers
 
 BOUNDARY = "b0undary"
@@ -256,3 +256,12 @@ def test_no_bytes_raise(content_type: bytes, body: bytes) -> None:
     headers: list[tuple[bytes, Any]] = [(b"content-type", b"multipart/" + content_type)]
     assert isinstance(read_form(headers, body), FormFields | BadBody)
     assert isinstance(read_form(HEADERS, body), FormFields | BadBody)
+
+
+@pytest.mark.parametrize("filler", [" ", "\t", "; a=b", ' ; a="b"', "\\", '"'])
+@pytest.mark.parametrize("start", ["x:", "Content-Disposition:", MODEL])
+def test_a_header_line_takes_no_longer_than_its_length(start: str, filler: str) -> None:
+    """With its length squared each took half a second, and this many would be ended by the time that a test has."""
+    body = form((start + filler * ((PART_HEAD_MAX_BYTES - 100) // len(filler)) + "\x00", b"gpt"))
+    for _ in range(500):
+        assert isinstance(read_form(HEADERS, body), BadBody)

@@ -32,7 +32,7 @@ _BOUNDARY = re.compile(  # RFC 2046 §5.1.1
 )
 _BOUNDARY_TEXT = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PARAMETER = re.compile(rb";[ \t]*(%b)=(?:(%b)|\"([^\"]*)\")[ \t]*" % (_TOKEN, _TOKEN))
-_HEADER_LINE = re.compile(rb"(%b):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)" % _TOKEN)
+_HEADER_LINE = re.compile(rb"(%b):([^\x00-\x08\x0a-\x1f\x7f]*)" % _TOKEN)
 _DISPOSITION = re.compile(rb"form-data[ \t]*((?:;[ \t]*%b=(?:%b|\"[^\"]*\")[ \t]*)*)" % (_TOKEN, _TOKEN), re.IGNORECASE)
 _UNCLEAR_NAME = re.compile(rb"[\\%]")
 _LIKE_MODEL = re.compile(rb"\s*model\s*(?:\[.*)?", re.IGNORECASE | re.DOTALL)
@@ -176,7 +176,7 @@ def _name(head: bytes) -> tuple[bytes, bool] | BadBody:
         if header is None:
             return BadBody("the form has a part with a broken header line")
         if header[1].lower() == b"content-disposition":
-            dispositions.append(header[2])
+            dispositions.append(header[2].strip(b" \t"))
     disposition = _DISPOSITION.fullmatch(dispositions[0]) if len(dispositions) == 1 else None
     if disposition is None:
         return BadBody(f"{_NAMES}: each needs one Content-Disposition of form-data")
