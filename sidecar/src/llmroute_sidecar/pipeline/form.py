@@ -109,7 +109,9 @@ def read_form(headers: Headers, body: bytes) -> FormFields | BadBody:
         body = b"".join((body[: part.begin], _MODEL_HEAD, body[part.value :]))
         begin = part.begin + len(_MODEL_HEAD)
         end = begin + part.end - part.value
-    return FormFields(model, stream, body, Fields(model, stream), (begin, end), text_bytes, files, _content_type(boundary))
+    return FormFields(
+        model, stream, body, Fields(model, stream), (begin, end), text_bytes, files, _content_type(boundary)
+    )
 
 
 def _model(body: bytes, part: _Part) -> str | BadBody:

@@ -3,6 +3,7 @@
 Sans-IO: looks at a parsed head, says what is wrong with it. What the request means is the pipeline's matter.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmroute_sidecar.pipeline.call import Call
@@ -39,6 +40,16 @@ class ServerLimits:
     """Unsent bytes above which an upstream is held back."""
 
 
+_SERVED: Mapping[bytes, tuple[tuple[bytes, ...], str]] = {
+    b"transfer-encoding": ((b"chunked",), "the only transfer coding served here is chunked"),
+    b"content-encoding": ((b"", b"identity"), "the body must be plain: no Content-Encoding is read here"),
+    b"expect": ((b"100-continue",), "the only expectation served here is 100-continue"),
+}
+"""What these headers may say, and the words for anything else."""
+_NOT_MEANT = (b"expect", "1.0")
+"""RFC 9110 §10.1.1: an expectation of an HTTP/1.0 client is ignored."""
+
+
 def wrong_with_head(
     call: Call, version: str, header_count: int, size: int, limits: ServerLimits
 ) -> tuple[ErrorCode, str] | None:
@@ -60,12 +71,8 @@ def wrong_with_head(
                 return "invalid_request", "Content-Length must be a number"
             if int(value) > limits.body:
                 return "request_too_large", body_too_large(limits)
-        elif name == b"transfer-encoding" and value.lower() != b"chunked":
-            return "invalid_request", "the only transfer coding served here is chunked"
-        elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
-            return "invalid_request", "the body must be plain: no Content-Encoding is read here"
-        elif name == b"expect" and value.lower() != b"100-continue" and version == "1.1":
-            return "invalid_request", "the only expectation served here is 100-continue"
+        elif name in _SERVED and value.lower() not in _SERVED[name][0] and (name, version) != _NOT_MEANT:
+            return "invalid_request", _SERVED[name][1]
     if hosts > 1 or (not hosts and version == "1.1"):
         return "invalid_request", "a request has exactly one Host header (RFC 9112 §3.2)"
     if call.method == "CONNECT":
