@@ -158,6 +158,7 @@ def test_pods_without_a_gateway_are_counted_by_the_gateway_that_they_would_have(
                 for number in range(7)
             ),
             bare("other", annotations={"llmroute.dev/gateway": "front"}),
+            *(bare(f"odd-{text}", annotations={"llmroute.dev/gateway": text}) for text in ("../../x", "a/b", "a\n")),
             bare("mirror", annotations={"kubernetes.io/config.mirror": "x"}),
             bare("going", deletionTimestamp="2026-11-25T12:00:00Z"),
         ]
@@ -169,6 +170,15 @@ def test_pods_without_a_gateway_are_counted_by_the_gateway_that_they_would_have(
         in (message)
     )
     assert "restart them: kubectl rollout restart -n shop deployment/web." in message
+
+
+@pytest.mark.parametrize("name", ["web; touch x-5d4", "$(touch x)-5d4", "web\n-5d4", "--all-5d4"])
+def test_an_owner_whose_name_is_none_comes_into_no_command(name: str) -> None:
+    owner = {"controller": True, "kind": "ReplicaSet", "name": name}
+    found = find_without([bare("web", labels={"pod-template-hash": "5d4"}, ownerReferences=[owner])])
+    message = told(without=found[GatewayKey("shop", "default")])["PodsWithoutGateway"][2]
+    assert "restart" not in message
+    assert "kubectl delete pod -n shop NAME" in message
 
 
 BAD_REPORTS = [b"", b"[]", b"not json", b'{"routes": 5}', b'{"revision": 7}', b"[" * 100_000, b"\xff"]

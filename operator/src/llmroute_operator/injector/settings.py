@@ -1,6 +1,6 @@
 """What a platform team sets for every gateway that is injected: a YAML file, mounted from a ConfigMap.
 
-Owns the fields, their bounds and defaults. When the file is read is `settings_file.py`'s; what a pod's author may ask
+Owns the fields, their bounds and defaults. When the file is read is `watched_file.py`'s; what a pod's author may ask
 for beside it is `annotations.py`'s.
 """
 

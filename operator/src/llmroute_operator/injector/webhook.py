@@ -114,7 +114,8 @@ def _result(decision: Decision) -> Result:
 
 
 def _tell(review: Request, decision: Decision) -> None:
-    metadata = review.object.get("metadata", {}) if isinstance(review.object, dict) else {}
+    metadata = review.object.get("metadata") if isinstance(review.object, dict) else None
+    metadata = metadata if isinstance(metadata, dict) else {}
     fields = {
         "namespace": review.namespace,
         "pod": metadata.get("name") or f"{metadata.get('generateName', '')}*",

@@ -3,12 +3,14 @@
 Thousands are kept, so texts and sets that many pods share are kept once.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llmroute_contract.pods import ADMIN_PORT, ADMIN_PORT_NAME, GATEWAY_CONTAINER, GATEWAY_LABEL, REVISION_ANNOTATION
+from llmroute_contract.scalars import SUBDOMAIN_PATTERN
 from llmroute_contract.secrets import secrets_mounted
 from llmroute_operator.controller.route import GatewayKey
 
@@ -105,11 +107,12 @@ _RESTARTED = {"StatefulSet": "statefulset", "DaemonSet": "daemonset"}
 
 
 def read_owner(metadata: Document) -> Owner:
-    """A Deployment's pods belong to a ReplicaSet, whose name is the Deployment's and the hash of the template."""
+    """A Deployment's pods belong to a ReplicaSet, whose name is the Deployment's and the hash of the template. The API
+    server takes any text for an owner's name, and this one comes into a command that people copy."""
     for reference in metadata.get("ownerReferences") or ():
-        if not reference.get("controller"):
-            continue
         kind, name = reference.get("kind"), reference.get("name", "")
+        if not reference.get("controller") or not re.fullmatch(SUBDOMAIN_PATTERN, name):
+            continue
         template = (metadata.get("labels") or {}).get("pod-template-hash")
         if kind == "ReplicaSet" and template and name.endswith(f"-{template}"):
             return Owner(sys.intern(f"deployment/{name.removesuffix(f'-{template}')}"))

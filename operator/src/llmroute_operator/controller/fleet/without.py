@@ -1,13 +1,15 @@
-"""Pods that ask for a gateway and have none: mostly made before the injector was there. Pure; `find_without.py` asks.
+"""Pods that ask for a gateway and have none: mostly made before the injector was there. Pure; `requests.py` asks.
 
 A running pod cannot be given a container. It has to be made anew, and somebody has to be told.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmroute_contract.pods import DEFAULT_GATEWAY, GATEWAY_ANNOTATION, GATEWAY_LABEL, INJECT_LABEL
+from llmroute_contract.scalars import LABEL_PATTERN
 from llmroute_operator.controller.fleet.pod import Owner, read_owner
 from llmroute_operator.controller.route import GatewayKey
 
@@ -41,7 +43,10 @@ def find_without(pods: Iterable[Metadata]) -> Mapping[GatewayKey, Without]:
         annotations = metadata.get("annotations") or {}
         if _MIRROR_ANNOTATION in annotations or "deletionTimestamp" in metadata:
             continue
-        key = GatewayKey(metadata["namespace"], annotations.get(GATEWAY_ANNOTATION) or DEFAULT_GATEWAY)
+        gateway = annotations.get(GATEWAY_ANNOTATION) or DEFAULT_GATEWAY
+        if not re.fullmatch(LABEL_PATTERN, gateway):  # anybody's text, and it would name a ConfigMap
+            continue
+        key = GatewayKey(metadata["namespace"], gateway)
         one = found.setdefault(key, Without())
         one.count += 1
         if len(one.named) < NAMED_MAX:
