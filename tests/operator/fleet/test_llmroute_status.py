@@ -88,7 +88,39 @@ def test_where_kubectl_fails_its_words_are_told() -> None:
     assert (done.returncode, done.stderr) == (2, b"llmroute: kubectl failed\n")
 
 
-def test_a_pods_text_cannot_move_the_cursor() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    ['{"routes": 5}', '{"routes": ["x"]}', "[]", '{"problems": 1}'],
+    ids=["number", "texts", "list", "problem"],
+)
+def test_a_pod_that_answers_anything_is_shown_as_one_that_does_not_answer(tmp_path: Path, answer: str) -> None:
+    """One pod with a server of its own must not take the others from who looks at all of them."""
+    document = pod("web-1")
+    document["metadata"]["namespace"] = "shop"
+    document["status"] = {"phase": "Running", "podIP": "10.0.0.1"}
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f"""#!/bin/sh
+case "$*" in
+  *--raw*) echo '{answer}' ;;
+  *llmroutes*) echo '{{"items": []}}' ;;
+  *) echo '{json.dumps({"items": [document]})}' ;;
+esac
+"""
+    )
+    kubectl.chmod(0o755)
+    done = subprocess.run(
+        [str(SCRIPTS / "llmroute"), "status", f"--kubectl={kubectl}"], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    (line,) = [line.split() for line in done.stdout.splitlines() if "web-1" in line]
+    assert line == ["web-1", "-", "unreachable", "-", "its", "answer", "is", "not", "a", "gateway's"]
+
+
+def test_a_pods_text_can_neither_move_the_cursor_nor_flood_the_screen() -> None:
+    flood = GatewayState("shop", "default", "r", ["chat"], [PodState("web", "\x1b[2Jr", tells=["x" * 10**6])])
+    assert "\x1b" not in as_text([flood])
+    assert len(as_text([flood])) < 5000
     status = {"revision": "r", "error": "broken\x1b[2J\nworse", "routes": [{"name": "chat", "accepted": False}]}
     state = GatewayState("shop", "default", "r", ["chat"], [read_pod_state("web-1", status, {})])
     assert "broken [2J worse; route chat: None" in as_text([state])

@@ -95,9 +95,11 @@ def _ask(kubectl: Kubectl, pod: Document) -> PodState:
     try:
         status = kubectl.ask_pod(namespace, name, port, "/status")
         breakers = kubectl.ask_pod(namespace, name, port, "/v1/circuit-breakers")
+        return read_pod_state(name, status, breakers)
     except KubectlFailed as error:
         return PodState(name, failure=str(error))
-    return read_pod_state(name, status, breakers)
+    except (AttributeError, TypeError):  # whoever makes pods can put any server there
+        return PodState(name, failure="its answer is not a gateway's")
 
 
 def read_pod_state(name: str, status: Document, breakers: Document) -> PodState:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from llmroute_sidecar.status.gather import GatewayState, PodState
 
+_TEXT_MAX = 1000
 _HEAD = ("POD", "REVISION", "STATE", "BREAKERS", "TELLS")
 
 
@@ -38,9 +39,10 @@ def _row(pod: PodState, wanted: str) -> tuple[str, str, str, str, str]:
         return pod.name, "-", "unreachable", "-", _plain(pod.failure)
     state = "synced" if pod.revision and pod.revision == wanted else "behind"
     breakers = ", ".join(f"{upstream} {state}" for upstream, state in pod.breakers.items())
-    return pod.name, pod.revision or "-", state, _plain(breakers) or "-", _plain("; ".join(pod.tells)) or "-"
+    return pod.name, _plain(pod.revision) or "-", state, _plain(breakers) or "-", _plain("; ".join(pod.tells)) or "-"
 
 
 def _plain(text: str) -> str:
-    """A pod's text, without what would move a terminal's cursor."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """A pod's text, cut, without what would move a terminal's cursor."""
+    shown = "".join(character if character.isprintable() else " " for character in text[: _TEXT_MAX + 1])
+    return shown if len(shown) <= _TEXT_MAX else f"{shown[: _TEXT_MAX - 3]}..."
