@@ -10,9 +10,19 @@ from monitoring.operator import OPERATOR
 from monitoring.overview import OVERVIEW
 from monitoring.panels import Dashboard, json_of
 from monitoring.rules import alerts, prometheus_rule, rules_file
-from monitoring.scrape import controller_service, pod_monitor, scrape_configs, service_monitor
+from monitoring.scrape import (
+    CONTROLLER,
+    INJECTOR,
+    OPERATOR_NAMESPACE,
+    metrics_service,
+    pod_monitor,
+    scrape_configs,
+    service_monitor,
+)
 
 FOLDER = "manifests/monitoring"
+MANIFESTS = ("podmonitor.yaml", "servicemonitor.yaml", "servicemonitor-injector.yaml", "prometheusrule.yaml")
+"""For Prometheus Operator."""
 HEADER = "# Generated from monitoring/ by `make generate`. Do not edit.\n"
 DASHBOARDS = (OVERVIEW, GATEWAY, OPERATOR)
 ALERTS_ABOUT = """<!-- Generated from monitoring/rules.py by `make generate`. Do not edit. -->
@@ -31,12 +41,36 @@ def files() -> Mapping[str, str]:
         **{f"{FOLDER}/dashboards/{board.uid}.json": json_of(board) for board in DASHBOARDS},
         f"{FOLDER}/prometheusrule.yaml": _yaml(prometheus_rule()),
         f"{FOLDER}/podmonitor.yaml": _yaml(pod_monitor()),
-        f"{FOLDER}/servicemonitor.yaml": _yaml(controller_service(), service_monitor()),
+        f"{FOLDER}/servicemonitor.yaml": _yaml(metrics_service(CONTROLLER), service_monitor(CONTROLLER)),
+        f"{FOLDER}/servicemonitor-injector.yaml": _yaml(metrics_service(INJECTOR), service_monitor(INJECTOR)),
+        f"{FOLDER}/kustomization.yaml": _kustomization(),
         f"{FOLDER}/without-operator/rules.yaml": _yaml(rules_file()),
         f"{FOLDER}/without-operator/scrape.yaml": _yaml({"scrape_configs": scrape_configs()}),
         "docs/alerts.md": _alerts_page(),
         "docs/dashboards.md": _dashboards_page(),
     }
+
+
+def _kustomization() -> str:
+    """The manifests, and the dashboards as Grafana's sidecar finds them."""
+    about = "# kubectl apply --server-side -k manifests/monitoring/        (docs/monitoring.md)\n"
+    boards = [
+        {
+            "name": f"{board.uid}-dashboard",
+            "files": [f"dashboards/{board.uid}.json"],
+            "options": {"labels": {"grafana_dashboard": "1"}, "disableNameSuffixHash": True},
+        }
+        for board in DASHBOARDS
+    ]
+    return about + _yaml(
+        {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "namespace": OPERATOR_NAMESPACE,
+            "resources": list(MANIFESTS),
+            "configMapGenerator": boards,
+        }
+    )
 
 
 def _yaml(*documents: Any) -> str:

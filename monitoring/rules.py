@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from monitoring.scrape import CONTROLLER_JOB, CONTROLLER_NAMESPACE, GATEWAY_JOB
+from monitoring.scrape import CONTROLLER, GATEWAY_JOB, INJECTOR, OPERATOR_NAMESPACE
 
-RUNBOOKS = "https://llmroute.dev/docs/runbooks"
+RUNBOOKS = "https://llmroute.dev/docs/runbooks/{name}.html"
+"""Where an alert's page is. The chart's `monitoring.runbookUrl` and an overlay of kustomize say otherwise."""
 OBJECTIVE = 0.995
 Severity = Literal["critical", "warning", "info"]
 PER_GATEWAY = "namespace, gateway"
+DAY_SECONDS = 24 * 60 * 60
+INJECTOR_GROUP = "llmroute-injector"
+"""Its rules make no sense where no injector is installed: the chart leaves them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,10 @@ def groups(windows: Windows = Windows()) -> Sequence[Group]:
     return (
         Group("llmroute-recording", tuple(_recordings(windows))),
         Group("llmroute-gateways", tuple(_gateway_alerts(windows))),
+        Group("llmroute-shared-state", tuple(_shared_state_alerts(windows))),
         Group("llmroute-controller", tuple(_controller_alerts(windows))),
+        Group("llmroute-fleet", tuple(_fleet_alerts())),
+        Group(INJECTOR_GROUP, tuple(_injector_alerts(windows))),
     )
 
 
@@ -273,7 +280,7 @@ def _controller_alerts(windows: Windows) -> Sequence[Alert]:
             "LLMRouteControllerDown",
             "critical",
             "5m",
-            (Condition(f'sum(up{{job="{CONTROLLER_JOB}"}}) or vector(0)', "== 0"),),
+            (Condition(f'sum(up{{job="{CONTROLLER.job}"}}) or vector(0)', "== 0"),),
             "No controller can be read: changed routes reach no gateway. What is served goes on.",
         ),
         Alert(
@@ -305,18 +312,159 @@ def _controller_alerts(windows: Windows) -> Sequence[Alert]:
             "All routes were last read {{ $value | humanizeDuration }} ago.",
         ),
         Alert(
+            "LLMRouteWritesNeverEnd",
+            "warning",
+            "30m",
+            (Condition(f"sum by (kind) (rate(llmroute_controller_writes_total[{ten}]))", "> 0.5"),),
+            "The controller has written {{ $labels.kind }} {{ $value | humanize }} times a second for half an hour.",
+        ),
+        Alert(
+            "LLMRouteCertificateExpires",
+            "critical",
+            "10m",
+            (
+                Condition(
+                    "min(llmroute_controller_injector_certificate_expiry_timestamp_seconds) - time()",
+                    f"< {14 * DAY_SECONDS}",
+                ),
+            ),
+            "The injector's certificate ends in {{ $value | humanizeDuration }} and has not been renewed.",
+        ),
+        Alert(
+            "LLMRouteCertificateUnattended",
+            "warning",
+            "10m",
+            (
+                Condition(
+                    f'sum(increase(llmroute_controller_injector_certificate_looks_total{{result="success"}}[{ten}]))',
+                    "== 0",
+                ),
+            ),
+            "The controller has not been able to look after the injector's certificate for ten minutes.",
+        ),
+    )
+
+
+def _shared_state_alerts(windows: Windows) -> Sequence[Alert]:
+    gateway = "{{ $labels.namespace }}/{{ $labels.gateway }}"
+
+    def calls(decision: str) -> Condition:
+        of = f'decision="{decision}"'
+        return Condition(_rate("llmroute_shared_state_fallbacks_total", windows.minutes5, of), "> 0")
+
+    return (
+        Alert(
+            "LLMRouteSharedStateDown",
+            "warning",
+            "5m",
+            (Condition(f"min by ({PER_GATEWAY}) (llmroute_shared_state_up)", "== 0"),),
+            f"A pod of gateway {gateway} has not reached the shared state for minutes.",
+        ),
+        Alert(
+            "LLMRouteLimitsCountedApart",
+            "warning",
+            "10m",
+            (calls("fail_open"),),
+            f"Pods of gateway {gateway} count limits of scope Gateway each for itself: more than the limit may pass.",
+        ),
+        Alert(
+            "LLMRouteLimitsUnavailable",
+            "critical",
+            "2m",
+            (calls("fail_closed"),),
+            f"Gateway {gateway} refuses {{{{ $value | humanize }}}} calls a second, as their limits cannot be counted.",
+        ),
+    )
+
+
+def _fleet_alerts() -> Sequence[Alert]:
+    def routes(condition: str) -> Condition:
+        return Condition(
+            f'sum by (namespace) (llmroute_controller_routes_in_trouble{{condition="{condition}"}})', "> 0"
+        )
+
+    return (
+        Alert(
+            "LLMRouteNotAccepted",
+            "warning",
+            "10m",
+            (routes("Accepted"),),
+            "{{ $value }} routes in {{ $labels.namespace }} are not accepted as they are: what went before is served.",
+        ),
+        Alert(
+            "LLMRouteRefsUnresolved",
+            "warning",
+            "10m",
+            (routes("ResolvedRefs"),),
+            "{{ $value }} routes in {{ $labels.namespace }} name what is not there, such as a Secret.",
+        ),
+        Alert(
+            "LLMRoutePodsBehind",
+            "warning",
+            "15m",
+            (Condition('sum by (state) (llmroute_controller_pods{state=~"behind|unreachable"})', "> 0"),),
+            "{{ $value }} pods with a gateway have been {{ $labels.state }} for a quarter of an hour.",
+        ),
+        Alert(
+            "LLMRoutePodRestartRequired",
+            "warning",
+            "15m",
+            (routes("PodRestartRequired"),),
+            "{{ $value }} routes in {{ $labels.namespace }} need a Secret that running pods do not mount.",
+        ),
+        Alert(
             "LLMRoutePodsWithoutGateway",
             "warning",
             "10m",
             (Condition("sum by (namespace) (llmroute_controller_pods_without_gateway)", "> 0"),),
             "{{ $value }} pods in {{ $labels.namespace }} ask for a gateway and have none.",
         ),
+    )
+
+
+def _injector_alerts(windows: Windows) -> Sequence[Alert]:
+    five, ten = windows.minutes5, windows.minutes10
+    seconds = f"sum by (le) (rate(llmroute_injector_admission_seconds_bucket[{ten}]))"
+    return (
         Alert(
-            "LLMRouteWritesNeverEnd",
+            "LLMRouteInjectorDown",
+            "critical",
+            "5m",
+            (Condition(f'sum(up{{job="{INJECTOR.job}"}}) or vector(0)', "== 0"),),
+            "No injector can be read: pods that ask for a gateway cannot be made. Those that run go on.",
+        ),
+        Alert(
+            "LLMRouteInjectorFails",
+            "critical",
+            "2m",
+            (
+                Condition(
+                    f'sum by (result) (rate(llmroute_injector_admissions_total{{result=~"error|overloaded"}}[{five}]))',
+                    "> 0",
+                ),
+            ),
+            "The injector fails to answer ({{ $labels.result }}): pods that ask for a gateway are not made.",
+        ),
+        Alert(
+            "LLMRouteInjectorSlow",
             "warning",
-            "30m",
-            (Condition(f"sum by (kind) (rate(llmroute_controller_writes_total[{ten}]))", "> 0.5"),),
-            "The controller has written {{ $labels.kind }} {{ $value | humanize }} times a second for half an hour.",
+            "10m",
+            (Condition(f"histogram_quantile(0.99, {seconds})", "> 1"),),
+            "One in a hundred admissions takes the injector {{ $value | humanizeDuration }}; at 5 s pods are refused.",
+        ),
+        Alert(
+            "LLMRouteInjectorWatchStale",
+            "warning",
+            "5m",
+            (Condition("time() - min by (pod) (llmroute_injector_last_watch_timestamp_seconds)", "> 600"),),
+            "The injector {{ $labels.pod }} hears of changed routes minutes late: it cannot watch them.",
+        ),
+        Alert(
+            "LLMRouteInjectorInputRefused",
+            "warning",
+            "5m",
+            (Condition("min by (input) (llmroute_injector_input_good)", "== 0"),),
+            "The injector's {{ $labels.input }} is no good; the last good one is in use.",
         ),
     )
 
@@ -340,7 +488,7 @@ def _rule(rule: Recording | Alert, runbooks: str) -> dict[str, Any]:
                 "expr": rule.expression,
                 "for": rule.lasting,
                 "labels": {"severity": rule.severity},
-                "annotations": {"summary": rule.summary, "runbook_url": f"{runbooks}/{rule.name}/"},
+                "annotations": {"summary": rule.summary, "runbook_url": runbooks.format(name=rule.name)},
             }
 
 
@@ -350,7 +498,7 @@ def prometheus_rule() -> dict[str, Any]:
         "kind": "PrometheusRule",
         "metadata": {
             "name": "llmroute",
-            "namespace": CONTROLLER_NAMESPACE,
+            "namespace": OPERATOR_NAMESPACE,
             "labels": {"app.kubernetes.io/part-of": "llmroute"},
         },
         "spec": rules_file(),

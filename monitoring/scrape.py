@@ -1,11 +1,12 @@
-"""How Prometheus finds gateways and controller: a PodMonitor, a ServiceMonitor, and the same for a Prometheus without
-an operator, translated from the two as prometheus-operator does it.
+"""How Prometheus finds gateways, controller and injector: a PodMonitor, a ServiceMonitor each, and the same for a
+Prometheus without an operator, translated from them as prometheus-operator does it.
 
 Every series of a gateway has the labels `namespace`, `pod`, `gateway` and `job="llmroute-gateway"`; dashboards and
 rules rely on them.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llmroute_contract.pods import ADMIN_PORT_NAME, GATEWAY_LABEL
@@ -13,12 +14,34 @@ from llmroute_contract.pods import ADMIN_PORT_NAME, GATEWAY_LABEL
 Document = dict[str, Any]
 
 GATEWAY_JOB = "llmroute-gateway"
-CONTROLLER_JOB = "llmroute-controller"
-CONTROLLER_NAMESPACE = "llmroute-system"
-CONTROLLER_PORT_NAME = "metrics"
-CONTROLLER_PORT = 8080
-CONTROLLER_LABELS = {"app.kubernetes.io/part-of": "llmroute", "app.kubernetes.io/component": "controller"}
+OPERATOR_NAMESPACE = "llmroute-system"
+METRICS_PORT_NAME = "metrics"
+METRICS_PORT = 8080
 INTERVAL = "15s"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the operator that tells its metrics on a port of its own."""
+
+    name: str
+
+    @property
+    def job(self) -> str:
+        return f"llmroute-{self.name}"
+
+    @property
+    def service(self) -> str:
+        return f"llmroute-{self.name}-metrics"
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Of its pods, and of the Service before them."""
+        return {"app.kubernetes.io/part-of": "llmroute", "app.kubernetes.io/component": self.name}
+
+
+CONTROLLER = Part("controller")
+INJECTOR = Part("injector")
 
 
 def label_of(kubernetes_label: str) -> str:
@@ -51,41 +74,35 @@ def pod_monitor() -> Document:
     }
 
 
-def controller_service() -> Document:
-    """What the ServiceMonitor selects; headless, as nobody but Prometheus calls it."""
+def metrics_service(part: Part) -> Document:
+    """What the ServiceMonitor selects; headless, as nobody but Prometheus calls it. A pod that is not ready is read
+    too: that is when its numbers are wanted."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata("llmroute-controller-metrics", CONTROLLER_LABELS),
+        "metadata": _metadata(part.service, part.labels),
         "spec": {
             "clusterIP": "None",
-            "selector": CONTROLLER_LABELS,
-            "ports": [
-                {
-                    "name": CONTROLLER_PORT_NAME,
-                    "port": CONTROLLER_PORT,
-                    "protocol": "TCP",
-                    "targetPort": CONTROLLER_PORT,
-                }
-            ],
+            "selector": dict(part.labels),
+            "ports": [{"name": METRICS_PORT_NAME, "port": METRICS_PORT, "protocol": "TCP", "targetPort": METRICS_PORT}],
         },
     }
 
 
-def service_monitor() -> Document:
+def service_monitor(part: Part) -> Document:
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "ServiceMonitor",
-        "metadata": _metadata("llmroute-controller"),
+        "metadata": _metadata(part.job),
         "spec": {
-            "namespaceSelector": {"matchNames": [CONTROLLER_NAMESPACE]},
-            "selector": {"matchLabels": CONTROLLER_LABELS},
+            "namespaceSelector": {"matchNames": [OPERATOR_NAMESPACE]},
+            "selector": {"matchLabels": dict(part.labels)},
             "endpoints": [
                 {
-                    "port": CONTROLLER_PORT_NAME,
+                    "port": METRICS_PORT_NAME,
                     "path": "/metrics",
                     "interval": INTERVAL,
-                    "relabelings": [{"targetLabel": "job", "replacement": CONTROLLER_JOB, "action": "replace"}],
+                    "relabelings": [{"targetLabel": "job", "replacement": part.job, "action": "replace"}],
                 }
             ],
         },
@@ -95,14 +112,18 @@ def service_monitor() -> Document:
 def _metadata(name: str, labels: Mapping[str, str] | None = None) -> Document:
     return {
         "name": name,
-        "namespace": CONTROLLER_NAMESPACE,
+        "namespace": OPERATOR_NAMESPACE,
         "labels": dict(labels or {"app.kubernetes.io/part-of": "llmroute"}),
     }
 
 
 def scrape_configs() -> list[Document]:
     """For a Prometheus without an operator: `scrape_configs` with the same targets and labels."""
-    return [of_pod_monitor(pod_monitor()), of_service_monitor(service_monitor())]
+    return [
+        of_pod_monitor(pod_monitor()),
+        of_service_monitor(service_monitor(CONTROLLER), CONTROLLER.job),
+        of_service_monitor(service_monitor(INJECTOR), INJECTOR.job),
+    ]
 
 
 def of_pod_monitor(monitor: Document) -> Document:
@@ -121,7 +142,7 @@ def of_pod_monitor(monitor: Document) -> Document:
     return _config(GATEWAY_JOB, "pod", spec, endpoint, [*keeps, *names])
 
 
-def of_service_monitor(monitor: Document) -> Document:
+def of_service_monitor(monitor: Document, job: str) -> Document:
     spec = monitor["spec"]
     [endpoint] = spec["endpoints"]
     keeps = [
@@ -133,7 +154,7 @@ def of_service_monitor(monitor: Document) -> Document:
         _copy("__meta_kubernetes_service_name", "service"),
         _copy("__meta_kubernetes_pod_name", "pod"),
     ]
-    return _config(CONTROLLER_JOB, "endpointslice", spec, endpoint, [*keeps, *names])
+    return _config(job, "endpointslice", spec, endpoint, [*keeps, *names])
 
 
 def _config(job: str, role: str, spec: Document, endpoint: Document, relabel: Sequence[Document]) -> Document:

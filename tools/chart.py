@@ -32,6 +32,7 @@ def copies(manifests: Mapping[Path, str]) -> Mapping[Path, str]:
         if path.is_relative_to(folder)
         and str(path.relative_to(folder)).startswith(_COPIED)
         and "without-operator" not in path.parts
+        and path.name != "kustomization.yaml"
     }
 
 

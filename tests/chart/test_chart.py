@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from llmroute_operator.injector.settings import parse_settings
+from monitoring.rules import INJECTOR_GROUP, groups
 from tests.chart.rendering import MONITORING, VALUES, render, template
 from tools.chart import CHART, NAMESPACE, OPERATOR, REPOSITORY, rendered
 
@@ -109,6 +110,45 @@ def test_monitoring_is_rendered_where_its_kinds_are_known(helm: Path) -> None:
     assert found["PrometheusRule", "llmroute"]["spec"] == rules["spec"]
 
 
+def test_the_injector_is_monitored_where_it_is_installed(helm: Path) -> None:
+    found = render(helm, "--set", "monitoring.enabled=true", apis=MONITORING)
+    monitor, service = found["ServiceMonitor", "llmroute-injector"], found["Service", "llmroute-injector-metrics"]
+    pod = found["Deployment", "llmroute-injector"]["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    [endpoint], [port] = monitor["spec"]["endpoints"], service["spec"]["ports"]
+    assert endpoint["port"] == port["name"]
+    [container] = pod["spec"]["containers"]
+    assert {"name": "metrics", "containerPort": port["targetPort"]} in container["ports"]
+    allowed = found["NetworkPolicy", "llmroute-injector"]["spec"]["ingress"][0]["ports"]
+    assert {"protocol": "TCP", "port": port["targetPort"]} in allowed
+
+    without = render(helm, "--set", "monitoring.enabled=true,injector.enabled=false", apis=MONITORING)
+    assert not [name for kind, name in without if kind in ("Service", "ServiceMonitor") and "injector" in name]
+    names = {group["name"] for group in without["PrometheusRule", "llmroute"]["spec"]["groups"]}
+    assert names == {group.name for group in groups()} - {INJECTOR_GROUP}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://docs.example/runbooks/{name}.html", "https://docs.example/runbooks/LLMRouteGatewayDown.html"),
+        ("https://git.example/{name}/{name}.md", "https://git.example/LLMRouteGatewayDown/LLMRouteGatewayDown.md"),
+        ("", ""),
+    ],
+)
+def test_alerts_name_their_pages_where_the_values_say_they_are(
+    helm: Path, tmp_path: Path, value: str, expected: str
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"monitoring": {"enabled": True, "runbookUrl": value}}))
+    spec = render(helm, "-f", str(values), apis=MONITORING)["PrometheusRule", "llmroute"]["spec"]
+    rules = {rule["alert"]: rule for group in spec["groups"] for rule in group["rules"] if "alert" in rule}
+    page = rules["LLMRouteGatewayDown"]["annotations"].get("runbook_url", "")
+    assert page == expected
+    assert all(rule["annotations"]["summary"] for rule in rules.values())
+
+
 def test_a_shared_gateway_is_found_by_its_controller_and_monitor(helm: Path) -> None:
     found = render(helm, "--set", "sharedGateway.enabled=true,sharedGateway.autoscaling.enabled=true")
     template_ = found["Deployment", "llmroute-gateway"]["spec"]["template"]
@@ -130,6 +170,7 @@ def test_a_shared_gateway_is_found_by_its_controller_and_monitor(helm: Path) -> 
         ("sharedState.url=http://valkey", "sharedState/url|sharedState.url"),
         ("sharedState.secret=valkey", "sharedState/url|sharedState.url"),
         ("namespaces={Shop}", "namespaces"),
+        ("monitoring.runbookUrl=https://docs.example/runbooks", "monitoring/runbookUrl|monitoring.runbookUrl"),
         ("injector.settings.logLvel=debug", "logLvel"),
     ],
 )

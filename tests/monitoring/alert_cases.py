@@ -8,6 +8,7 @@ from dataclasses import dataclass
 POD = 'namespace="shop", gateway="default", pod="web-1"'
 OTHER_POD = 'namespace="shop", gateway="default", pod="web-2"'
 MINUTES = 480
+DAY = 24 * 60 * 60
 SOON = "90m"
 LATE = "470m"
 """For windows of six hours."""
@@ -57,6 +58,35 @@ def _overhead(slow: float) -> Series:
     }
 
 
+def _looks(result: str) -> str:
+    return f'llmroute_controller_injector_certificate_looks_total{{result="{result}"}}'
+
+
+def _fallbacks(decision: str) -> str:
+    return f'llmroute_shared_state_fallbacks_total{{{POD}, decision="{decision}"}}'
+
+
+def _routes(condition: str) -> str:
+    return f'llmroute_controller_routes_in_trouble{{namespace="shop", condition="{condition}"}}'
+
+
+def _pods(**by_state: int) -> Series:
+    return {f'llmroute_controller_pods{{state="{state}"}}': still(count) for state, count in by_state.items()}
+
+
+def _admissions(result: str) -> str:
+    return f'llmroute_injector_admissions_total{{pod="a", result="{result}"}}'
+
+
+def _admission_seconds(slow: float) -> Series:
+    bounds = {"1": 100 - slow, "5": 100.0, "+Inf": 100.0}
+    return {f'llmroute_injector_admission_seconds_bucket{{le="{le}"}}': rising(by) for le, by in bounds.items()}
+
+
+def _watched(pod: str) -> str:
+    return f'llmroute_injector_last_watch_timestamp_seconds{{pod="{pod}"}}'
+
+
 def _one(series: str, fires: str, quiet: str) -> Case:
     return Case({series: fires}, {series: quiet})
 
@@ -98,8 +128,36 @@ ALERT_CASES: Mapping[str, Case] = {
     "LLMRouteReconcileQueueStuck": _one("llmroute_controller_queue_depth", still(2), "5 0 " * 240),
     "LLMRouteWatchSilent": _one('llmroute_controller_watch_silence_seconds{watch="llmroutes"}', still(200), still(100)),
     "LLMRouteRelistOld": _one("llmroute_controller_last_relist_timestamp_seconds", still(0), "0+60x480"),
+    "LLMRouteCertificateExpires": _one(
+        "llmroute_controller_injector_certificate_expiry_timestamp_seconds", still(10 * DAY), still(30 * DAY)
+    ),
+    "LLMRouteCertificateUnattended": Case(
+        {_looks("success"): still(5), _looks("error"): rising(2)},
+        {_looks("success"): rising(12), _looks("error"): rising(1)},
+    ),
+    "LLMRouteSharedStateDown": _one(f"llmroute_shared_state_up{{{POD}}}", still(0), "0 1 " * 240),
+    "LLMRouteLimitsCountedApart": _one(_fallbacks("fail_open"), rising(1), still(9)),
+    "LLMRouteLimitsUnavailable": _one(_fallbacks("fail_closed"), rising(1), still(9)),
+    "LLMRouteNotAccepted": _one(_routes("Accepted"), still(1), still(0)),
+    "LLMRouteRefsUnresolved": _one(_routes("ResolvedRefs"), still(1), still(0)),
+    "LLMRoutePodsBehind": Case(_pods(behind=1), {**_pods(synced=9), **_pods(behind=0, unreachable=0)}),
+    "LLMRoutePodRestartRequired": _one(_routes("PodRestartRequired"), still(2), still(0)),
     "LLMRoutePodsWithoutGateway": _one(
         'llmroute_controller_pods_without_gateway{namespace="shop"}', still(1), still(0)
+    ),
+    "LLMRouteInjectorDown": Case(
+        {'up{job="llmroute-injector", pod="a"}': still(0), 'up{job="llmroute-injector", pod="b"}': still(0)},
+        {'up{job="llmroute-injector", pod="a"}': still(0), 'up{job="llmroute-injector", pod="b"}': still(1)},
+    ),
+    "LLMRouteInjectorFails": _one(_admissions("error"), rising(1), still(4)),
+    "LLMRouteInjectorSlow": Case(_admission_seconds(slow=5), _admission_seconds(slow=0.5)),
+    "LLMRouteInjectorWatchStale": Case(
+        {_watched("a"): "0+60x480", _watched("b"): still(0)},
+        {_watched("a"): "0+60x480", _watched("b"): "0x5 0+60x480"},
+    ),
+    "LLMRouteInjectorInputRefused": Case(
+        {'llmroute_injector_input_good{input="certificate"}': still(0)},
+        {f'llmroute_injector_input_good{{input="{one}"}}': still(1) for one in ("certificate", "settings")},
     ),
     "LLMRouteWritesNeverEnd": _one('llmroute_controller_writes_total{kind="ConfigMap"}', rising(60), rising(6)),
 }

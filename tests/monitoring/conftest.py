@@ -1,8 +1,11 @@
-"""One scene for all tests here: gateways in pods and a controller, read by a Prometheus that finds them by itself."""
+"""One scene for all tests here: gateways in pods, controller and injector, read by a Prometheus that finds them itself.
+
+The controller makes a certificate for a webhook that asks about no pod: the control plane is also for other tests.
+"""
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,21 @@ import yaml
 
 from llmroute_contract.pods import INJECT_LABEL
 from monitoring.rules import Windows, rules_file
-from monitoring.scrape import CONTROLLER_JOB, CONTROLLER_LABELS, CONTROLLER_NAMESPACE, GATEWAY_JOB, scrape_configs
-from tests.cluster.control_plane import REPOSITORY, ControlPlane
+from monitoring.scrape import (
+    CONTROLLER,
+    GATEWAY_JOB,
+    INJECTOR,
+    OPERATOR_NAMESPACE,
+    Part,
+    metrics_service,
+    scrape_configs,
+)
+from tests.cluster.control_plane import ControlPlane
 from tests.monitoring.discovery import pod_targets, service_targets
 from tests.monitoring.prometheus import Prometheus, program, running_prometheus
-from tests.monitoring.scene import Scene, lead_astray, playing
-from tests.operator.controller_process import running_controller
+from tests.monitoring.scene import Scene, admitting, lead_astray, playing
+from tests.operator.controller_process import CERTIFICATES_RBAC, CLUSTER_RBAC, running_controller
+from tests.operator.injector.injector_process import WEBHOOK, running_injector
 from tests.operator.namespace import Namespace, route
 from tests.operator.pods import make_pods, pod, runs_at
 from tests.waiting import wait_until
@@ -25,6 +37,10 @@ from tests.waiting import wait_until
 Document = dict[str, Any]
 SHORT = Windows("5s", "5s", "8s", "8s", "8s")
 SECOND = "1s"
+CERTIFICATES = (
+    *("--certificates", "self", "--injector-namespace", OPERATOR_NAMESPACE),
+    *("--certificate-publish-seconds", "1"),
+)
 LOOPBACK = "127.0.0.1"
 SERVICE_ADDRESS = "192.0.2.1"
 """An EndpointSlice may not name the loopback; this is nobody's (RFC 5737); Prometheus is told the true one."""
@@ -68,8 +84,12 @@ def observed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
             runs_at(namespace, name, LOOPBACK)
         runs_at(namespace, "without", LOOPBACK)
         namespace.apply(route("chat"))
-        controller = stack.enter_context(running_controller(control_plane))
-        _make_service(control_plane, controller.port)
+        stack.enter_context(_webhook(control_plane))
+        controller = stack.enter_context(running_controller(control_plane, *CERTIFICATES))
+        injector = stack.enter_context(running_injector(control_plane, folder / "injector"))
+        stack.enter_context(admitting(injector, namespace.name))
+        _make_service(control_plane, CONTROLLER, controller.port)
+        _make_service(control_plane, INJECTOR, injector.health_port)
         configuration = _configuration(control_plane, folder)
         prometheus = stack.enter_context(running_prometheus(command, folder, configuration))
         wait_until(lambda: _all_up(prometheus, scene), "Prometheus to read all targets", 60, every=0.2)
@@ -80,7 +100,7 @@ def observed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
 
 def _all_up(prometheus: Prometheus, scene: Scene) -> bool:
     up = {job: len(targets) for job, targets in prometheus.up().items()}
-    return up == {GATEWAY_JOB: len(scene.gateways), CONTROLLER_JOB: 1}
+    return up == {GATEWAY_JOB: len(scene.gateways), CONTROLLER.job: 1, INJECTOR.job: 1}
 
 
 def _has_seen_enough(prometheus: Prometheus) -> bool:
@@ -91,25 +111,40 @@ def _has_seen_enough(prometheus: Prometheus) -> bool:
     )
 
 
-def _make_service(control_plane: ControlPlane, port: int) -> None:
-    """What Kubernetes would make of the controller's Service and its pod."""
-    control_plane.kubectl("create", "namespace", CONTROLLER_NAMESPACE, check=False)
+@contextmanager
+def _webhook(control_plane: ControlPlane) -> Iterator[None]:
+    """What the controller fills in: its Secret, and a webhook whose selector no namespace has."""
+    control_plane.kubectl("apply", "-f", str(CLUSTER_RBAC), "-f", str(CERTIFICATES_RBAC))
+    configuration = yaml.safe_load(WEBHOOK.read_text())
+    for webhook in configuration["webhooks"]:
+        webhook["namespaceSelector"] = {"matchLabels": {"llmroute.test/asked-about": "nothing"}}
+    control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(configuration))
+    secret = ("secret", "llmroute-injector-tls", "-n", OPERATOR_NAMESPACE)
+    control_plane.kubectl("create", "secret", "generic", *secret[1:], check=False)
+    try:
+        yield
+    finally:
+        control_plane.kubectl("delete", "mutatingwebhookconfiguration", configuration["metadata"]["name"])
+        control_plane.kubectl("delete", *secret)
+
+
+def _make_service(control_plane: ControlPlane, part: Part, port: int) -> None:
+    """What Kubernetes would make of a part's Service and its pod."""
+    control_plane.kubectl("create", "namespace", OPERATOR_NAMESPACE, check=False)
     slice_of = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "addressType": "IPv4",
         "metadata": {
-            "name": "llmroute-controller-metrics-1",
-            "namespace": CONTROLLER_NAMESPACE,
-            "labels": {"kubernetes.io/service-name": "llmroute-controller-metrics", **CONTROLLER_LABELS},
+            "name": f"{part.service}-1",
+            "namespace": OPERATOR_NAMESPACE,
+            "labels": {"kubernetes.io/service-name": part.service, **part.labels},
         },
         "endpoints": [{"addresses": [SERVICE_ADDRESS], "conditions": {"ready": True}}],
         "ports": [{"name": "metrics", "port": port, "protocol": "TCP"}],
     }
     control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(slice_of))
-    documents = yaml.safe_load_all((REPOSITORY / "manifests/monitoring/servicemonitor.yaml").read_text())
-    service = next(document for document in documents if document["kind"] == "Service")
-    control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(service))
+    control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump(metrics_service(part)))
 
 
 def _configuration(control_plane: ControlPlane, folder: Path) -> Document:

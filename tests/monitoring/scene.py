@@ -1,8 +1,11 @@
 """Gateways, a provider and calls of every kind, so that each series that a dashboard asks for exists.
 
-Two pods of one gateway: `steady` serves, `astray` has another revision and then a configuration that it cannot read.
+Two pods of one gateway: `steady` serves, `astray` has another revision and then a configuration that it cannot read. It
+also loses the shared state, which `steady` keeps.
 """
 
+import json
+import ssl
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,7 +17,10 @@ from typing import Any
 import httpx
 
 from tests.gateway_process import KEY, GatewayProcess, running, spec, upstream, write_config
+from tests.operator.injector.injector_process import InjectorProcess
+from tests.operator.injector.pods import pod
 from tests.provider import STREAM_HEAD, chunk, closes_after, event, providing
+from tests.state_server import serving_state
 from tests.waiting import wait_until
 
 ROUTE = "chat"
@@ -57,6 +63,16 @@ def route(broken_stream_url: str) -> dict[str, Any]:
     )
 
 
+def shared_route(name: str, when_unavailable: str) -> dict[str, Any]:
+    """One whose limit all pods count together."""
+    return spec(
+        "mock://local",
+        models=[{"name": name, "targets": [{"upstream": "provider"}]}],
+        limits=[{"name": "together", "per": "Model", "requests": 100000, "window": "60s", "scope": "Gateway"}],
+        sharedState={"whenUnavailable": when_unavailable},
+    )
+
+
 def scarce_route() -> dict[str, Any]:
     """One whose limit is soon reached."""
     return spec(
@@ -66,7 +82,7 @@ def scarce_route() -> dict[str, Any]:
     )
 
 
-MODELS = ("gpt", "unpriced", "scarce", "guarded", "shaky", "refused", "cut")
+MODELS = ("gpt", "unpriced", "scarce", "guarded", "shaky", "refused", "cut", "open", "closed")
 
 
 @dataclass(frozen=True)
@@ -80,12 +96,20 @@ def playing(folder: Path) -> Iterator[Scene]:
     """Calls go on, a few at a time, until the end."""
     with ExitStack() as stack:
         provider = stack.enter_context(providing(closes_after(STREAM_HEAD + chunk(event("one ")))))
-        routes = {ROUTE: route(provider.url), "scarce": scarce_route()}
+        routes = {
+            ROUTE: route(provider.url),
+            "scarce": scarce_route(),
+            "open": shared_route("open", "FailOpen"),
+            "closed": shared_route("closed", "FailClosed"),
+        }
+        kept, lost = (stack.enter_context(serving_state(folder / f"state-{one}")) for one in ("kept", "lost"))
         # Nobody calls the litellm:// upstream: its worker has series before it has a process.
-        litellm = ("--litellm-python", sys.executable)
-        steady = stack.enter_context(running(_made(folder / "steady"), routes, *litellm))
+        arguments = ("--litellm-python", sys.executable, "--shared-state-url", kept.url)
+        steady = stack.enter_context(running(_made(folder / "steady"), routes, *arguments))
         other = {**routes, ROUTE: {**routes[ROUTE], "defaultUpstream": "provider"}}
-        astray = stack.enter_context(running(_made(folder / "astray"), other))
+        astray = stack.enter_context(running(_made(folder / "astray"), other, "--shared-state-url", lost.url))
+        wait_until(lambda: astray.metric("llmroute_shared_state_up") == 1, "the shared state to be reached")
+        lost.kill()
         stop = threading.Event()
         for gateway in (steady, astray):
             caller = threading.Thread(target=_call, args=(gateway.url, gateway, stop), daemon=True)
@@ -119,3 +143,32 @@ def _call(url: str, gateway: GatewayProcess, stop: threading.Event) -> None:
                     body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
                     with suppress(httpx.RemoteProtocolError):
                         client.post(f"{url}/v1/chat/completions", json=body)
+
+
+@contextmanager
+def admitting(injector: InjectorProcess, namespace: str) -> Iterator[None]:
+    """Pods that ask for a gateway of `namespace` come to the injector, and some that say nonsense."""
+    stop = threading.Event()
+    caller = threading.Thread(target=_admit, args=(injector, namespace, stop), daemon=True)
+    caller.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        caller.join(30)
+
+
+def _admit(injector: InjectorProcess, namespace: str, stop: threading.Event) -> None:
+    request = {
+        "uid": "1",
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "operation": "CREATE",
+        "namespace": namespace,
+        "object": pod(),
+    }
+    review = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
+    trusting = ssl.create_default_context(cadata=injector.authority.pem)
+    with httpx.Client(base_url=f"https://127.0.0.1:{injector.port}", verify=trusting, timeout=30) as client:
+        while not stop.wait(0.2):
+            for body in (review, b"{"):
+                client.post("/mutate", content=body)

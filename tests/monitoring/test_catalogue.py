@@ -1,16 +1,13 @@
-"""Dashboards and rules ask for metrics that gateway or controller have, by labels that they have."""
+"""Dashboards and rules ask for metrics that gateway, controller or injector have, by names that they have."""
 
 import re
-from collections.abc import Mapping
 from functools import cache
 
 import pytest
 
-from llmroute_operator.controller.metrics import Metrics as ControllerMetrics
-from llmroute_sidecar.telemetry.metrics import Metrics
-from llmroute_sidecar.telemetry.workers import WorkerSeries
 from monitoring.rules import Recording, groups
 from tests.monitoring.test_queries import QUERIES
+from tools.metrics_page import of_the_controller, of_the_gateway, of_the_injector
 
 RECORDED = {rule.record for group in groups() for rule in group.rules if isinstance(rule, Recording)}
 ENDINGS = ("_bucket", "_sum", "_count")
@@ -18,30 +15,10 @@ ENDINGS = ("_bucket", "_sum", "_count")
 
 @cache
 def told() -> frozenset[str]:
-    metrics = Metrics("")
-    metrics.watch_breakers(lambda: ())
-    metrics.watch_limits(lambda: ())
-    metrics.registry.register(WorkerSeries(lambda: ()))
-    names = set()
-    for metric in metrics.registry.described():
+    names: set[str] = set()
+    for metric in (*of_the_gateway(), *of_the_controller(), *of_the_injector()):
         names |= {metric.name + ending for ending in ENDINGS} if metric.kind == "histogram" else {metric.name}
-    return frozenset(names | of_the_controller())
-
-
-def of_the_controller() -> set[str]:
-    metrics = ControllerMetrics("")
-    empty: Mapping[str, int] = {}
-    metrics.show_pods(lambda: empty, lambda: empty)
-    names = set()
-    for family in metrics.registry.collect():
-        match family.type:
-            case "counter":
-                names.add(f"{family.name}_total")
-            case "histogram":
-                names |= {family.name + ending for ending in ENDINGS}
-            case _:
-                names.add(family.name)
-    return names
+    return frozenset(names)
 
 
 def asked(query: str) -> set[str]:

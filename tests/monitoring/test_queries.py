@@ -9,7 +9,7 @@ import pytest
 
 from monitoring.files import DASHBOARDS, FOLDER
 from monitoring.rules import Alert, Recording, groups
-from monitoring.scrape import CONTROLLER_JOB, GATEWAY_JOB
+from monitoring.scrape import CONTROLLER, GATEWAY_JOB, INJECTOR, Part
 from tests.cluster.control_plane import REPOSITORY
 from tests.monitoring.conftest import SHORT, Observed
 
@@ -81,12 +81,12 @@ def test_a_gateways_series_say_where_it_is(observed: Observed) -> None:
     assert found == {(observed.namespace, "default", pod) for pod in observed.scene.gateways}
 
 
-def test_the_controller_is_found_by_its_service(observed: Observed) -> None:
+@pytest.mark.parametrize("part", [CONTROLLER, INJECTOR], ids=lambda part: part.name)
+def test_a_part_of_the_operator_is_found_by_its_service(observed: Observed, part: Part) -> None:
     found = [
-        series["metric"]
-        for series in observed.prometheus.query(f'llmroute_controller_routes{{job="{CONTROLLER_JOB}"}}')
+        series["metric"] for series in observed.prometheus.query(f'llmroute_{part.name}_routes{{job="{part.job}"}}')
     ]
-    assert [labels["service"] for labels in found] == ["llmroute-controller-metrics"]
+    assert [labels["service"] for labels in found] == [part.service]
 
 
 def test_every_rule_is_evaluated_without_fault(observed: Observed) -> None:

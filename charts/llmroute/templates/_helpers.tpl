@@ -60,3 +60,18 @@ affinity: {{- toYaml . | nindent 2 }}
 priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
+
+{{/* Makes a PrometheusRule ours: its pages where the values say they are, and no alert about what is not installed. */}}
+{{- define "llmroute.ownRules" -}}
+{{- $groups := list }}
+{{- range .rule.spec.groups }}
+{{- if or $.root.Values.injector.enabled (ne .name "llmroute-injector") }}{{ $groups = append $groups . }}{{ end }}
+{{- range $rule := .rules }}
+{{- if .alert }}
+{{- $_ := unset .annotations "runbook_url" }}
+{{- with $.root.Values.monitoring.runbookUrl }}{{ $_ := set $rule.annotations "runbook_url" (replace "{name}" $rule.alert .) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $_ := set .rule.spec "groups" $groups }}
+{{- end }}

@@ -51,6 +51,13 @@ class InjectorProcess:
     def is_ready(self) -> bool:
         return self.get("/readyz").status_code == 200
 
+    def metric(self, name: str) -> float:
+        """Of one without labels; `name` without the common prefix."""
+        text = self.get("/metrics").text
+        found = [line.split() for line in text.splitlines() if line.startswith(f"llmroute_injector_{name} ")]
+        assert found, f"there is no {name} in:\n{text}"
+        return float(found[0][1])
+
     def renew_certificate(self, authority: Authority | None = None) -> None:
         """As kubelet does with a Secret that has changed, but file by file."""
         (authority or self.authority).server("IP:127.0.0.1")

@@ -48,3 +48,7 @@ def test_without_watch_it_serves_by_what_it_listed_and_says_so(control_plane: Co
     with with_only(control_plane, "list", tmp_path) as injector:
         wait_until(lambda: says(injector, 'cannot watch resource "llmroutes"'), "the log to say so", 60)
         wait_until(injector.is_ready, "it to be ready", 60)
+        assert injector.metric("last_watch_timestamp_seconds") == 0
+        assert injector.metric("last_relist_timestamp_seconds") > 0
+        grant_rights(control_plane)
+        wait_until(lambda: injector.metric("last_watch_timestamp_seconds") > 0, "the watch to be taken up", 60)

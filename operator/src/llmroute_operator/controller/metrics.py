@@ -62,6 +62,10 @@ class Metrics:
     def show_pods(self, counts: Callable[[], Mapping[str, int]], without: Callable[[], Mapping[str, int]]) -> None:
         self.registry.register(_Pods(counts, without))
 
+    def show_troubles(self, read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """By namespace and condition."""
+        self.registry.register(_Troubles(read))
+
     def asked(self, result: ReconcileResult) -> None:
         self._asked.labels(result).inc()
 
@@ -121,3 +125,18 @@ class _Pods(Collector):
         for namespace, count in self._without().items():
             without.add_metric([namespace], count)
         yield without
+
+
+class _Troubles(Collector):
+    def __init__(self, read: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "llmroute_controller_routes_in_trouble",
+            "LLMRoutes whose status tells of something wrong, by the condition that tells it.",
+            labels=["namespace", "condition"],
+        )
+        for labels, count in self._read().items():
+            family.add_metric(labels, count)
+        yield family

@@ -34,6 +34,7 @@ from llmroute_operator.controller.settings import (
     Settings,
 )
 from llmroute_operator.controller.store import RouteStore
+from llmroute_operator.controller.trouble import routes_in_trouble
 from llmroute_operator.controller.watch_configmaps import ConfigMapWatch
 from llmroute_operator.controller.watch_routes import WATCH, RouteWatch
 from llmroute_operator.controller.workers import Workers
@@ -91,6 +92,7 @@ async def _run(settings: Settings, cluster: Cluster) -> None:
     routes = RouteWatch(settings.kubeconfig, settings.scopes, cluster, life, on_route, relister.want)
     configmaps = [ConfigMapWatch(cluster, scope, name, life, on_configmap) for scope, name in configmap_watches.items()]
     metrics.show(lambda: workers.depth, lambda: workers.running, lambda: len(store))
+    metrics.show_troubles(lambda: routes_in_trouble(store.all()))
     for watch in (WATCH, *configmap_watches.values(), *pod_watches):
         metrics.show_silence(watch, lambda watch=watch: life.silences()[watch])  # type: ignore[misc]
 

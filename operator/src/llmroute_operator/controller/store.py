@@ -26,6 +26,9 @@ class RouteStore:
     def __len__(self) -> int:
         return len(self._routes)
 
+    def all(self) -> tuple[Route, ...]:
+        return tuple(self._routes.values())
+
     def routes_of(self, key: GatewayKey) -> tuple[Route, ...]:
         return tuple(self._by_gateway.get(key, {}).values())
 

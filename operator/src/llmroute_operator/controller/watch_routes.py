@@ -15,6 +15,7 @@ import logging
 import random
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ class RouteWatch:
         self._life = life
         self._on_event = on_event
         self._on_listed = on_listed
+        self.began = 0.0
+        """When the API server last took up a watch, in seconds since 1970; it is asked anew every WATCH_SECONDS."""
 
     async def run(self) -> None:
         failures = 0
@@ -72,7 +75,9 @@ class RouteWatch:
                 if len(listed) == len(self._scopes):
                     self._on_listed()
 
-            thread = _KopfThread(self._kubeconfig, self._scopes, self._life, self._on_event, note_list)
+            thread = _KopfThread(
+                self._kubeconfig, self._scopes, self._life, self._on_event, note_list, self._note_watch
+            )
             thread.start()
             try:
                 why = await self._until_it_ends(thread.ended)
@@ -84,6 +89,9 @@ class RouteWatch:
                 "watch of LLMRoutes starts anew", extra={"fields": {"why": why, "in_seconds": round(rest, 1)}}
             )
             await asyncio.sleep(rest)
+
+    def _note_watch(self) -> None:
+        self.began = time.time()
 
     async def _until_routes_can_be_listed(self) -> None:
         """kopf looks only once, at its start, which resources exist."""
@@ -123,12 +131,14 @@ class _KopfThread:
         life: SignsOfLife,
         on_event: OnEvent,
         on_list: Callable[[str], None],
+        on_watch: Callable[[], None],
     ) -> None:
         self._kubeconfig = kubeconfig
         self._namespaces = [scope for scope in scopes if scope is not None]
         self._life = life
         self._on_event = on_event
         self._on_list = on_list
+        self._on_watch = on_watch
         self._outside = asyncio.get_running_loop()
         self._inside: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -206,13 +216,16 @@ class _KopfThread:
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 
     def _trace(self) -> aiohttp.TraceConfig:
-        """Sees what kopf keeps to itself: that a request ended, and that a list succeeded."""
+        """Sees what kopf keeps to itself: that a request ended, that a list succeeded, that a watch was taken up."""
 
         async def ended(_session: object, _context: object, request: aiohttp.TraceRequestEndParams) -> None:
             self._life.seen(WATCH)
             succeeded = request.response.status == 200
-            if succeeded and request.url.path.endswith(f"/{PLURAL}") and "watch" not in request.url.query:
-                self._tell(self._on_list, request.url.path)
+            if succeeded and request.url.path.endswith(f"/{PLURAL}"):
+                if "watch" in request.url.query:
+                    self._tell(self._on_watch)
+                else:
+                    self._tell(self._on_list, request.url.path)
             if succeeded:
                 self._logins = min(self._logins, 1)
 

@@ -1,7 +1,7 @@
 """The injector's own metrics. Owns names, labels and buckets."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
@@ -30,6 +30,17 @@ class Metrics:
         )
         self._in_flight = self._gauge("admissions_in_flight", "Admission requests under way.")
         self._routes = self._gauge("routes", "LLMRoutes that the injector knows.")
+        self._silence = self._gauge(
+            "watch_silence_seconds", "Seconds since the last sign of life of the watch of LLMRoutes."
+        )
+        self._watch_began = self._gauge(
+            "last_watch_timestamp_seconds",
+            "When the API server last took up the watch of LLMRoutes, which begins anew every two minutes; 0: never.",
+        )
+        self._last_relist = self._gauge(
+            "last_relist_timestamp_seconds", "When all LLMRoutes were last read from the API server; 0: never."
+        )
+        self._relists = self._counter("relists", "Full reads of all LLMRoutes.", "result")
         self._seconds = Histogram(
             "llmroute_injector_admission_seconds",
             "Time in the webhook for one admission, from its last byte in to its answer.",
@@ -37,8 +48,10 @@ class Metrics:
             registry=self.registry,
         )
         Info("llmroute_injector_build", "The running version.", registry=self.registry).info({"version": version})
-        for result in ("injected", "unchanged", "denied", "bad_request", "error", "overloaded"):
+        for result in get_args(Result):
             self._admissions.labels(result)
+        for loaded in get_args(Loaded):
+            self._relists.labels(loaded)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"llmroute_injector_{name}", text, registry=self.registry)
@@ -46,10 +59,21 @@ class Metrics:
     def _counter(self, name: str, text: str, label: str) -> Counter:
         return Counter(f"llmroute_injector_{name}", text, [label], registry=self.registry)
 
-    def show(self, in_flight: Callable[[], float], routes: Callable[[], float]) -> None:
-        """These are read when somebody asks."""
-        self._in_flight.set_function(in_flight)
-        self._routes.set_function(routes)
+    def show_in_flight(self, count: Callable[[], float]) -> None:
+        """Read when somebody asks, as are those below."""
+        self._in_flight.set_function(count)
+
+    def show_routes(
+        self, count: Callable[[], float], silence: Callable[[], float], watch_began: Callable[[], float]
+    ) -> None:
+        self._routes.set_function(count)
+        self._silence.set_function(silence)
+        self._watch_began.set_function(watch_began)
+
+    def relisted(self, result: Loaded, now: float) -> None:
+        self._relists.labels(result).inc()
+        if result == "success":
+            self._last_relist.set(now)
 
     def admitted(self, result: Result, seconds: float) -> None:
         self._admissions.labels(result).inc()

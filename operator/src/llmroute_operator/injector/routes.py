@@ -18,6 +18,7 @@ from llmroute_operator.controller.route import GatewayKey
 from llmroute_operator.controller.settings import SILENCE_MAX_SECONDS
 from llmroute_operator.controller.store import RouteStore
 from llmroute_operator.controller.watch_routes import WATCH, RouteWatch
+from llmroute_operator.injector.metrics import Metrics
 from llmroute_operator.injector.needs import GatewayNeeds, needs_of
 
 _logger = logging.getLogger(__name__)
@@ -26,8 +27,9 @@ _RETRY_MOST_SECONDS = 10.0
 
 
 class Routes:
-    def __init__(self, kubeconfig: Path | None, cluster: Cluster, relist_seconds: float) -> None:
+    def __init__(self, kubeconfig: Path | None, cluster: Cluster, relist_seconds: float, metrics: Metrics) -> None:
         self._cluster = cluster
+        self._metrics = metrics
         self._relist_seconds = relist_seconds
         self._store = RouteStore()
         self.life = SignsOfLife([WATCH], time.monotonic, SILENCE_MAX_SECONDS)
@@ -36,9 +38,7 @@ class Routes:
         self._watch = RouteWatch(kubeconfig, [None], cluster, self.life, self._on_event, self._relist_wanted.set)
         self.ready = asyncio.Event()
         """Set once all routes are known."""
-
-    def __len__(self) -> int:
-        return len(self._store)
+        metrics.show_routes(lambda: len(self._store), lambda: self.life.silences()[WATCH], lambda: self._watch.began)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -72,11 +72,13 @@ class Routes:
                 self._store.relisted(await self._cluster.list_routes(None))
             except ClusterError as error:
                 failures += 1
+                self._metrics.relisted("error", time.time())
                 rest = backoff(failures, random.random(), _RETRY_MOST_SECONDS)  # noqa: S311 - jitter
                 _logger.warning("routes cannot be listed", extra={"fields": {"error": str(error)}})
                 await asyncio.sleep(rest)
                 continue
             failures = 0
+            self._metrics.relisted("success", time.time())
             self.ready.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._relist_seconds):

@@ -55,9 +55,9 @@ class _Injector:
             WatchedFiles("certificate", [options.tls_cert, options.tls_key], self._certificate.take, self._metrics),
             WatchedFiles("settings", [options.settings], self._take_settings, self._metrics),
         )
-        self._routes = Routes(options.kubeconfig, cluster, options.relist_seconds)
+        self._routes = Routes(options.kubeconfig, cluster, options.relist_seconds, self._metrics)
         self._webhook = Webhook(self._settings_now, self._routes, self._metrics)
-        self._metrics.show(lambda: self._webhook.in_flight, lambda: len(self._routes))
+        self._metrics.show_in_flight(lambda: self._webhook.in_flight)
         self._draining = False
 
     async def run(self) -> None:

@@ -104,7 +104,7 @@ class Link:
         self._since = time.time()
         self._told_of: set[str | None] = set()
         """Reasons that were logged since it was last reached: one that comes and goes is told once."""
-        metrics.shared_state_up.set(0)
+        metrics.shared_state_up.value = False
 
     def inherit(self, other: "Link") -> None:
         """Takes over what `other` still has to tell."""
@@ -342,7 +342,7 @@ class Link:
         if (state, reason) == (self.state, self._reason):
             return
         self.state, self._reason, self._since = state, reason, time.time()
-        self._metrics.shared_state_up.set(state is State.UP)
+        self._metrics.shared_state_up.value = state is State.UP
         fields: dict[str, object] = {"address": self.standing.address}
         if state is State.UP:
             self._told_of.clear()

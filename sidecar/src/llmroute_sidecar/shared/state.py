@@ -55,7 +55,7 @@ class SharedState:
         self._counting.close()
         self._breakers.close()
         await self._link.close(CLOSE_SECONDS)
-        self._metrics.shared_state_up.set(0)
+        self._metrics.shared_state_up.value = None
 
     async def admit(self, uses: Sequence[Use], demand: Demand, cost: int) -> SharedLease | Refused | SlotsMissing:
         """As SharedCounting.admit."""

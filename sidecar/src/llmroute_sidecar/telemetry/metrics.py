@@ -156,11 +156,8 @@ class Metrics:
             ("reason",),
             registry,
         )
-        self.shared_state_up = Gauge(
-            "llmroute_shared_state_up",
-            "1 while the server that counts limits of scope Gateway answers in time; 0 too where none is configured.",
-            registry=registry,
-        )
+        self.shared_state_up = SharedStateUp()
+        registry.register(self.shared_state_up)
         self.shared_state_errors = CounterSeries(
             "llmroute_shared_state_errors_total",
             "Troubles with the shared state, by a word: timeout, connection_lost, password_wrong and so on.",
@@ -237,6 +234,26 @@ class Metrics:
 
     def exposition(self) -> bytes:
         return self.registry.exposition()
+
+
+class SharedStateUp(Collector):
+    """Told only where there is a server to be up: an alert on 0 is then no matter of gateways that need none."""
+
+    def __init__(self) -> None:
+        self.value: bool | None = None
+        """None: no server is configured."""
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "llmroute_shared_state_up",
+            "1 while the server that counts limits of scope Gateway answers in time; told where one is configured.",
+        )
+        if self.value is not None:
+            family.add_metric([], self.value)
+        yield family
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
 
 
 class _Limits(Collector):
