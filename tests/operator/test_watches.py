@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmroute_operator.controller import settings, watch_routes
-from llmroute_operator.controller.cluster import _lines
+from llmroute_operator.controller.api_server import _lines
 from llmroute_operator.controller.life import SignsOfLife
 from llmroute_operator.controller.watch_routes import WATCH, RouteWatch, _kopf_settings
 
 
 class Cluster:
-    async def list_routes(self, namespace: str | None, limit: int | None = None) -> list[Any]:
-        return []
+    async def look_for_routes(self, namespace: str | None) -> None:
+        pass
 
 
 class Thread:

@@ -13,6 +13,7 @@ from typing import assert_never
 
 from llmroute_operator.certificates import objects
 from llmroute_operator.certificates.certificate import make
+from llmroute_operator.certificates.requests import CertificateRequests
 from llmroute_operator.certificates.rotation import (
     Decision,
     Found,
@@ -22,8 +23,8 @@ from llmroute_operator.certificates.rotation import (
     WriteSecret,
     decide,
 )
+from llmroute_operator.controller.api_server import ClusterError, Document, Refused
 from llmroute_operator.controller.backoff import backoff
-from llmroute_operator.controller.cluster import Cluster, ClusterError, Document, Refused
 from llmroute_operator.controller.metrics import Metrics
 from llmroute_operator.controller.settings import CertificateSettings
 
@@ -41,8 +42,8 @@ class _Objects:
 
 
 class CertificateKeeper:
-    def __init__(self, cluster: Cluster, metrics: Metrics, settings: CertificateSettings) -> None:
-        self._cluster = cluster
+    def __init__(self, requests: CertificateRequests, metrics: Metrics, settings: CertificateSettings) -> None:
+        self._requests = requests
         self._metrics = metrics
         self._namespace = settings.namespace
         self._terms = Terms(
@@ -75,8 +76,8 @@ class CertificateKeeper:
     async def _look(self) -> float:
         """One step at most; the answer is in how many seconds to look again."""
         began = time.monotonic()
-        webhooks, _ = await self._cluster.read_webhooks(objects.WEBHOOKS)  # before the Secret: see rotation.py
-        secret, now = await self._cluster.read_secret(self._namespace, objects.SECRET)
+        webhooks, _ = await self._requests.read_webhooks(objects.WEBHOOKS)  # before the Secret: see rotation.py
+        secret, now = await self._requests.read_secret(self._namespace, objects.SECRET)
         if webhooks is None or not webhooks.get("webhooks") or secret is None:
             self._tell_missing(webhooks, secret)
             return self._look_seconds
@@ -103,7 +104,7 @@ class CertificateKeeper:
             case Wait(time=rest):
                 return max(0.0, rest.total_seconds())
             case WriteBundle(authorities=authorities, is_retirement=is_retirement):
-                await self._cluster.patch_webhooks(objects.WEBHOOKS, objects.bundle_patch(there.webhooks, authorities))
+                await self._requests.patch_webhooks(objects.WEBHOOKS, objects.bundle_patch(there.webhooks, authorities))
                 self._metrics.wrote("MutatingWebhookConfiguration")
                 message = "certificate: authorities retired" if is_retirement else "certificate: authority published"
                 _logger.info(message, extra={"fields": {"authorities": len(authorities)}})
@@ -124,7 +125,7 @@ class CertificateKeeper:
         return 0.0
 
     async def _patch_secret(self, patch: objects.Document) -> None:
-        await self._cluster.patch_secret(self._namespace, objects.SECRET, patch)
+        await self._requests.patch_secret(self._namespace, objects.SECRET, patch)
         self._metrics.wrote("Secret")
 
     def _tell_missing(self, webhooks: Document | None, secret: Document | None) -> None:

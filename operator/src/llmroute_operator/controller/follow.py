@@ -7,8 +7,8 @@ import random
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from llmroute_operator.controller.api_server import ClusterError, Refused
 from llmroute_operator.controller.backoff import backoff
-from llmroute_operator.controller.cluster import ClusterError, Refused
 from llmroute_operator.controller.life import SignsOfLife
 
 _logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from llmroute_contract.compile import Compilation, RouteSource, compile_gateway
 from llmroute_contract.compiled import CompiledRoute, CompiledSharedState, CompiledShares
 from llmroute_operator.controller import conditions
-from llmroute_operator.controller.cluster import Cluster, ClusterError, Refused
+from llmroute_operator.controller.api_server import ClusterError, Refused
+from llmroute_operator.controller.cluster import Cluster
 from llmroute_operator.controller.conditions import NotWritten, Written
 from llmroute_operator.controller.configmap import (
     Present,

@@ -11,8 +11,9 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from llmroute_operator.controller.api_server import ClusterError
 from llmroute_operator.controller.backoff import backoff
-from llmroute_operator.controller.cluster import Cluster, ClusterError
+from llmroute_operator.controller.cluster import Cluster
 from llmroute_operator.controller.configmap import gateway_of
 from llmroute_operator.controller.metrics import Metrics
 from llmroute_operator.controller.route import GatewayKey

@@ -19,7 +19,9 @@ from typing import Any
 from kubernetes.aio.config import ConfigException
 
 from llmroute_operator.certificates.keeper import CertificateKeeper
-from llmroute_operator.controller.cluster import Cluster, Document, load_configuration
+from llmroute_operator.certificates.requests import CertificateRequests
+from llmroute_operator.controller.api_server import ApiServer, Document, load_configuration
+from llmroute_operator.controller.cluster import Cluster
 from llmroute_operator.controller.fleet.fleet import Fleet, watch_name
 from llmroute_operator.controller.health import health_application, serving
 from llmroute_operator.controller.life import SignsOfLife
@@ -49,14 +51,15 @@ async def run(settings: Settings) -> None:
         configuration = await load_configuration(settings.kubeconfig)
     except (ConfigException, OSError) as error:
         raise CannotStart(f"no way to the API server: {error}") from None
-    cluster = Cluster(settings.kubeconfig, configuration)
+    api = ApiServer(settings.kubeconfig, configuration)
     try:
-        await _run(settings, cluster)
+        await _run(settings, api)
     finally:
-        await cluster.close()
+        await api.close()
 
 
-async def _run(settings: Settings, cluster: Cluster) -> None:
+async def _run(settings: Settings, api: ApiServer) -> None:
+    cluster = Cluster(api)
     metrics = Metrics(VERSION)
     configmap_watches = {scope: f"configmaps/{scope}" if scope else "configmaps" for scope in settings.scopes}
     pod_watches = [watch_name(scope) for scope in settings.scopes]
@@ -68,7 +71,7 @@ async def _run(settings: Settings, cluster: Cluster) -> None:
 
     workers = Workers("reconcile", reconcile, metrics.reconciled, RECONCILE_REST_SECONDS)
     state_secret = settings.shared_state.secret if settings.shared_state is not None else None
-    fleet = Fleet(cluster, metrics, life, settings.scopes, settings.touches_per_second, state_secret, workers.add)
+    fleet = Fleet(api, metrics, life, settings.scopes, settings.touches_per_second, state_secret, workers.add)
     reconciler = Reconciler(
         store,
         cluster,
@@ -104,7 +107,7 @@ async def _run(settings: Settings, cluster: Cluster) -> None:
     parts = [routes.run(), relister.run(), work(), *(watch.run() for watch in configmaps), *fleet.parts()]
     if settings.certificates is not None:
         metrics.show_certificate()
-        parts.append(CertificateKeeper(cluster, metrics, settings.certificates).run())
+        parts.append(CertificateKeeper(CertificateRequests(api), metrics, settings.certificates).run())
     application = health_application(life, metrics)
     async with serving(application, settings.health_host, settings.health_port):
         try:

@@ -7,7 +7,8 @@ object leaves the selection. What then to do is the reconcile's.
 
 from collections.abc import AsyncIterator, Callable
 
-from llmroute_operator.controller.cluster import Cluster, Document
+from llmroute_operator.controller.api_server import Document
+from llmroute_operator.controller.cluster import Cluster
 from llmroute_operator.controller.configmap import gateway_of
 from llmroute_operator.controller.follow import follow
 from llmroute_operator.controller.life import SignsOfLife

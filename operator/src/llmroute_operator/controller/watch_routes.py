@@ -25,8 +25,9 @@ import kopf
 
 from llmroute_contract.llmroute import GROUP, PLURAL, VERSION
 from llmroute_operator.controller import settings
+from llmroute_operator.controller.api_server import ClusterError, Document, load_configuration
 from llmroute_operator.controller.backoff import backoff
-from llmroute_operator.controller.cluster import Cluster, ClusterError, Document, load_configuration
+from llmroute_operator.controller.cluster import Cluster
 from llmroute_operator.controller.life import SignsOfLife
 
 _logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class RouteWatch:
         failures = 0
         while True:
             try:
-                await self._cluster.list_routes(self._scopes[0], limit=1)
+                await self._cluster.look_for_routes(self._scopes[0])
                 return
             except ClusterError as error:
                 self._life.seen(WATCH)

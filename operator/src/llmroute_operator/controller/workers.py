@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
-from llmroute_operator.controller.cluster import ClusterError
+from llmroute_operator.controller.api_server import ClusterError
 from llmroute_operator.controller.metrics import ReconcileResult
 from llmroute_operator.controller.queue import WorkQueue
 

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from llmroute_contract.llmroute import LLMRouteSpec
+from llmroute_operator.controller.api_server import ClusterError, Document
 from llmroute_operator.controller.backoff import backoff
-from llmroute_operator.controller.cluster import Cluster, ClusterError, Document
+from llmroute_operator.controller.cluster import Cluster
 from llmroute_operator.controller.life import SignsOfLife
 from llmroute_operator.controller.route import GatewayKey
 from llmroute_operator.controller.settings import SILENCE_MAX_SECONDS

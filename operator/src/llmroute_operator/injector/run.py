@@ -18,7 +18,8 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio.config import ConfigException
 
-from llmroute_operator.controller.cluster import Cluster, load_configuration
+from llmroute_operator.controller.api_server import ApiServer, load_configuration
+from llmroute_operator.controller.cluster import Cluster
 from llmroute_operator.controller.settings import CannotStart
 from llmroute_operator.injector.certificate import ServingCertificate
 from llmroute_operator.injector.metrics import Metrics
@@ -38,11 +39,11 @@ async def run(options: Options) -> None:
         configuration = await load_configuration(options.kubeconfig)
     except (ConfigException, OSError) as error:
         raise CannotStart(f"no way to the API server: {error}") from None
-    cluster = Cluster(options.kubeconfig, configuration)
+    api = ApiServer(options.kubeconfig, configuration)
     try:
-        await _Injector(options, cluster).run()
+        await _Injector(options, Cluster(api)).run()
     finally:
-        await cluster.close()
+        await api.close()
 
 
 class _Injector:

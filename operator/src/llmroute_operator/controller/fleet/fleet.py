@@ -13,7 +13,7 @@ from typing import Any
 
 from llmroute_contract.compiled import CompiledShares
 from llmroute_contract.shares import shares_among
-from llmroute_operator.controller.cluster import Cluster, ClusterError, Refused
+from llmroute_operator.controller.api_server import ApiServer, ClusterError, Refused
 from llmroute_operator.controller.fleet import pace
 from llmroute_operator.controller.fleet.ask import AT_ONCE, Asker, NoAnswer
 from llmroute_operator.controller.fleet.conditions import Facts
@@ -46,7 +46,7 @@ LookAt = Callable[[Iterable[GatewayKey], float], None]
 class Fleet:
     def __init__(
         self,
-        cluster: Cluster,
+        api: ApiServer,
         metrics: Metrics,
         life: SignsOfLife,
         scopes: Sequence[str | None],
@@ -54,7 +54,7 @@ class Fleet:
         state_secret: str | None,
         look_at: LookAt,
     ) -> None:
-        self._requests = PodRequests(cluster)
+        self._requests = PodRequests(api)
         self._metrics = metrics
         self._scopes = scopes
         self._touches = touches_per_second > 0
