@@ -183,6 +183,9 @@ class Scripted:
     def fingerprint(self) -> int:
         return 1
 
+    def mark(self) -> None:
+        pass
+
     def read(self) -> Reading:
         self.readings += 1
         if isinstance(self.next, Exception):
@@ -265,6 +268,31 @@ def test_watching_hands_each_reload_to_the_event_loop(tmp_path: Path) -> None:
     assert asyncio.run(watched()) == [{"a-1"}, {"a-2"}]
 
 
+def test_a_volume_that_was_swapped_is_read_before_the_next_look_is_due(tmp_path: Path) -> None:
+    project(tmp_path, compiled(a=1))
+    reloader = started(tmp_path)
+
+    async def watched() -> list[frozenset[str]]:
+        found: list[frozenset[str]] = []
+        second = asyncio.Event()
+
+        def on_reload(reload: Reload) -> None:
+            assert reload.snapshot is not None
+            found.append(frozenset(reload.snapshot.model_names))
+            if len(found) == 1:
+                project(tmp_path, compiled(a=2))
+            else:
+                second.set()
+
+        watching = asyncio.create_task(reloader.watch(on_reload, interval=3600))
+        await asyncio.wait_for(second.wait(), 60)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        return found
+
+    assert asyncio.run(watched()) == [{"a-1"}, {"a-2"}]
+
+
 def test_a_reload_that_cannot_be_taken_over_does_not_end_the_watching(tmp_path: Path) -> None:
     write(tmp_path, compiled(a=1))
     reloader = started(tmp_path)
@@ -308,6 +336,9 @@ class InMemory:
 
     def fingerprint(self) -> Hashable:
         return tuple(sorted(self.files.items())) if self.there else None
+
+    def mark(self) -> Hashable:
+        return self.fingerprint()
 
     def read(self) -> Reading:
         if not self.there:

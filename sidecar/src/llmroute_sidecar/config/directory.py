@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from llmroute_contract.compiled import GATEWAY_FILE
-from llmroute_sidecar.config.files import Contents, InTrouble, Unusable, read_together, visible_in
+from llmroute_sidecar.config.files import Contents, InTrouble, Unusable, read_together, visible_in, volume_link
 from llmroute_sidecar.config.secrets import SecretValues, read_secrets, secrets_paths
 from llmroute_sidecar.config.source import Reading, SourceError, TryAgain
 
@@ -27,6 +27,9 @@ class DirectorySource:
     def fingerprint(self) -> Hashable:
         config = (self._config_dir, *visible_in(self._config_dir))
         return self._contents.fingerprint([*config, *secrets_paths(self._secrets_dir)])
+
+    def mark(self) -> Hashable:
+        return volume_link(self._config_dir)
 
     def read(self) -> Reading:
         directory = self._config_dir

@@ -33,6 +33,9 @@ class EnvironmentSource:
     def fingerprint(self) -> Hashable:
         return "environment"
 
+    def mark(self) -> Hashable:
+        return None
+
     def read(self) -> Reading:
         return self._reading
 

@@ -102,20 +102,20 @@ def while_it_stands(directory: Path, read: Callable[[Path], T]) -> T:
     another rotation, and a file that was swapped away does not look lost.
     """
     for _ in range(SWAPS_MAX):
-        link = _volume_link(directory)
+        link = volume_link(directory)
         try:
             found = read(directory / link if link else directory)
         except FileNotFoundError:
-            if _volume_link(directory) == link:
+            if volume_link(directory) == link:
                 raise FileNotFoundError(directory) from None
         else:
-            if _volume_link(directory) == link:
+            if volume_link(directory) == link:
                 return found
     raise Unusable("is being swapped faster than it can be read")
 
 
-def _volume_link(directory: Path) -> str | None:
-    """Where kubelet's `..data` points now; None where `directory` is no projected volume."""
+def volume_link(directory: Path) -> str | None:
+    """Where kubelet's `..data` points now; None where `directory` is no projected volume. Never raises."""
     try:
         return os.readlink(directory / "..data")  # noqa: PTH115 - a name, not yet a path
     except OSError:

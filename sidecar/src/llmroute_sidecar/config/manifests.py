@@ -57,6 +57,9 @@ class ManifestSource:
         secrets = secrets_paths(self._secrets_dir) if self._secrets_dir is not None else ()
         return self._contents.fingerprint([*self._paths, *files, *secrets])
 
+    def mark(self) -> Hashable:
+        return None
+
     def read(self) -> Reading:
         documents = read_documents(self._paths, self._namespace)
         if documents.problems:

@@ -3,8 +3,9 @@
 Theory of operation
 ===================
 
-Once a second the source's fingerprint is compared. Where it has moved, the files are read and each route is judged by
-itself: its file is there, its digest is the one that `gateway.json` names, it decodes.
+Once a second, and as soon as kubelet has swapped the ConfigMap's volume, the source's fingerprint is compared. Where it
+has moved, the files are read and each route is judged by itself: its file is there, its digest is the one that
+`gateway.json` names, it decodes.
 
     index good, route good               the new version is served
     index good, route bad                its last good version, or none if there never was one
@@ -33,6 +34,9 @@ from llmroute_contract import compiled as c
 from llmroute_contract.shares import own_share
 from llmroute_sidecar.config.source import Reading, Source, SourceError, TryAgain
 from llmroute_sidecar.snapshot import Snapshot, build
+
+GLANCE_SECONDS = 0.1
+"""Between two looks at the mark."""
 
 Result = Literal["applied", "partial", "failed"]
 
@@ -200,11 +204,12 @@ class Reloader:
         return Reload("failed", self.status, None, problems, fault)
 
     async def watch(self, on_reload: Callable[[Reload], None], interval: float = 1.0) -> None:
-        """Looks every `interval` seconds, for ever; `on_reload` runs on the event loop. Where it raises, it is told
-        so in turn, as of a failed reload, and watching goes on: a gateway that hears of no change any more would
-        serve an old policy without a sign.
+        """Looks every `interval` seconds and whenever the source's mark moves, for ever; `on_reload` runs on the event
+        loop. Where it raises, it is told so in turn, as of a failed reload, and watching goes on: a gateway that hears
+        of no change any more would serve an old policy without a sign.
         """
         while True:
+            mark = self.source.mark()
             reload = await asyncio.to_thread(self.tick)
             if reload is not None:
                 try:
@@ -213,7 +218,13 @@ class Reloader:
                     failed = self._failed((f"taking over failed unexpectedly ({type(fault).__name__})",), fault)
                     if failed is not None:
                         on_reload(failed)
-            await asyncio.sleep(interval)
+            await self._pause(mark, interval)
+
+    async def _pause(self, mark: Hashable, interval: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + interval
+        while (rest := due - loop.time()) > 0 and self.source.mark() == mark:  # noqa: ASYNC110 - a link tells nobody
+            await asyncio.sleep(min(rest, GLANCE_SECONDS))
 
 
 def _index(reading: Reading) -> c.CompiledGateway:

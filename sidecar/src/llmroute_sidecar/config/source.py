@@ -47,6 +47,12 @@ class Source(Protocol):
         """Cheap; differs whenever the content may have changed. Never raises."""
         ...
 
+    def mark(self) -> Hashable:
+        """Costs so little that the event loop may look many times a second: another one says that the content was
+        changed, the same one says nothing. Never raises.
+        """
+        ...
+
     def read(self) -> Reading:
         """Raises SourceError."""
         ...

@@ -10,7 +10,7 @@ TROUBLED_SECONDS = (2.0, 60.0)
 """The same, while it serves what it should and tells of trouble."""
 UNREACHABLE_MOST_SECONDS = 60.0
 AFTER_TOUCH_SECONDS = 0.6
-"""A touched pod has its new files after 0.3 to 0.4 s (measured), and its gateway looks once a second."""
+"""A touched pod has its new files after 0.3 to 0.4 s (measured), and its gateway sees that within a tenth of one."""
 AFTER_LOST_TOUCH_SECONDS = 20.0
 """After a change, should nothing come of the touch."""
 UNTOUCHED_SECONDS = 5.0
