@@ -1,7 +1,8 @@
 """The full relist: reads all routes and ConfigMaps from the API server, and has every gateway looked at.
 
 The net below the watches: what one of them missed, a route deleted while nobody looked, a ConfigMap left behind. Done
-first of all at the start, then every so often, and soon after a watch has begun anew.
+first of all at the start, then every so often, and soon after a watch has begun anew. After the first time, gateways of
+which nothing new was found are looked at one by one over a while: a person's edit shall not wait behind all of them.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from llmroute_operator.controller.store import RouteStore
 _logger = logging.getLogger(__name__)
 
 RETRY_MOST_SECONDS = 10.0
+SPREAD_MOST_SECONDS = 60.0
 
 
 class Relister:
@@ -32,7 +34,7 @@ class Relister:
         metrics: Metrics,
         scopes: Sequence[str | None],
         every_seconds: float,
-        look_at: Callable[[Iterable[GatewayKey]], None],
+        look_at: Callable[[Iterable[GatewayKey], float], None],
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -84,6 +86,12 @@ class Relister:
             for item in configmaps
             if (gateway := gateway_of(item["metadata"]["name"])) is not None
         }
-        self._look_at(changed | named | self._store.keys())
+        every = named | self._store.keys()
+        at_once = changed if self.synced.is_set() else changed | every
+        self._look_at(at_once, 0.0)
+        later = every - at_once
+        spread = min(SPREAD_MOST_SECONDS, self._every_seconds / 2)
+        for place, key in enumerate(later):
+            self._look_at([key], spread * place / len(later))
         self._metrics.relisted("success", time.time())
         _logger.info("relisted", extra={"fields": {"routes": len(routes), "configmaps": len(configmaps)}})

@@ -33,9 +33,11 @@ class Settings:
     """Where gateways count what is of scope Gateway; None: each pod for itself."""
     certificates: CertificateSettings | None = None
     """None: they are not ours to make."""
-    workers: int = 4
+    workers: int = 32
+    """Gateways in work at once. A gateway is in work until its routes are told, which waits its turn (`status_writes`);
+    were there few, a changed route would wait behind the telling of others."""
     status_writes: int = 8
-    """Status writes of one gateway at the same time."""
+    """Status writes at the same time."""
     touches_per_second: float = 50.0
     """Pods touched after a change of their gateway, so that kubelet brings it to them at once; 0: none."""
 
