@@ -1,4 +1,4 @@
-"""Another mutating webhook beside ours: by `reinvocationPolicy: IfNeeded` ours is asked again about what it changed."""
+"""Other mutating webhooks beside ours: by `reinvocationPolicy: IfNeeded` ours is asked again about what they change."""
 
 import base64
 import json
@@ -32,10 +32,17 @@ def injector(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
 
 
 @contextmanager
-def another_webhook(control_plane: ControlPlane, space: Namespace, folder: Path, change: Change) -> Iterator[list[str]]:
+def another_webhook(
+    control_plane: ControlPlane,
+    space: Namespace,
+    folder: Path,
+    change: Change,
+    place: str = "zz",
+    reinvocation: str = "Never",
+) -> Iterator[list[str]]:
     """Replaces the spec of each new pod of the namespace by what `change` makes of it. The API server asks webhooks in
-    the order of their configurations' names: this one comes after ours. The value tells the pods' containers as they
-    came, one text for each question."""
+    the order of their configurations' names: `zz` comes after ours, `aa` before it. The value tells the pods'
+    containers as they came, one text for each question."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -67,7 +74,7 @@ def another_webhook(control_plane: ControlPlane, space: Namespace, folder: Path,
     server.socket = authority.server().wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    name = f"zz-another-{secrets.token_hex(4)}"
+    name = f"{place}-another-{secrets.token_hex(4)}"
     configuration = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -79,6 +86,7 @@ def another_webhook(control_plane: ControlPlane, space: Namespace, folder: Path,
                 "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}},
                 "sideEffects": "None",
+                "reinvocationPolicy": reinvocation,
                 "timeoutSeconds": 10,
             }
         ],
@@ -140,3 +148,37 @@ def test_what_another_webhook_changed_after_ours_is_put_right(
     assert gateway(made)["restartPolicy"] == "Always"
     for one in made["spec"]["containers"] + [one for one in made["spec"]["initContainers"] if one["name"] == "migrate"]:
         assert variables(made, one["name"])["OPENAI_BASE_URL"] == "http://127.0.0.1:8790/v1"
+
+
+def meshes(spec: Document) -> None:
+    """As a mesh: a proxy before all, and a variable for each container that has none yet."""
+    spec.setdefault("initContainers", [])
+    puts_a_proxy_before_all(spec)
+    for one in spec["initContainers"] + spec["containers"]:
+        found = one.setdefault("env", [])
+        if all(variable["name"] != "MESH" for variable in found):
+            found.append({"name": "MESH", "value": one["name"]})
+
+
+def test_between_two_others_ours_comes_out_right(
+    control_plane: ControlPlane, injector: InjectorProcess, space: Namespace, tmp_path: Path
+) -> None:
+    """The first adds a sidecar and variables, and is asked again as ours is; the last takes restart policies away."""
+    space.apply(route("chat", auth={"mode": "None"}))
+    with (
+        another_webhook(control_plane, space, tmp_path / "first", meshes, "aa", "IfNeeded") as first,
+        another_webhook(control_plane, space, tmp_path / "last", strips_restart_policies) as last,
+    ):
+        made = create(space, pod())
+    assert first[0] == "app", "it has to come before ours"
+    assert len(first) == 2, "it has to be asked again about what ours added"
+    assert last == ["llmroute-gateway proxy app"], "it has to come after ours"
+    assert [one["name"] for one in made["spec"]["initContainers"]] == ["llmroute-gateway", "proxy"]
+    assert gateway(made)["restartPolicy"] == "Always"
+    assert variables(made, "app")["OPENAI_BASE_URL"] == "http://127.0.0.1:8790/v1"
+    assert {name: variables(made, name)["MESH"] for name in ("app", "llmroute-gateway")} == {
+        "app": "app",
+        "llmroute-gateway": "llmroute-gateway",
+    }
+    volumes = [one["name"] for one in made["spec"]["volumes"]]
+    assert len(volumes) == len(set(volumes))
