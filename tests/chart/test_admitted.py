@@ -1,6 +1,7 @@
 """The real API server takes what the chart and kustomize render, in a namespace of Pod Security `restricted`."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.chart.cert_manager import install_crds
 from tests.chart.rendering import VALUES, render
 from tests.cluster.control_plane import ControlPlane
-from tools.chart import NAMESPACE, REPOSITORY
+from tests.cluster.go_build import Unavailable
+from tests.waiting import wait_until
+from tools.chart import CHART, NAMESPACE, REPOSITORY
 
 pytestmark = pytest.mark.cluster
 
@@ -45,6 +49,28 @@ def test_each_set_of_values_is_admitted(helm: Path, restricted: ControlPlane, va
     said = restricted.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", input=text)
     assert said.stdout.count("serverside-applied") == len(found) + len(pods)
     assert "violate" not in said.stderr
+
+
+@pytest.mark.timeout(400)  # the CRDs are fetched once
+def test_cert_managers_own_crds_take_what_is_rendered_for_it(helm: Path, restricted: ControlPlane) -> None:
+    try:
+        install_crds(restricted)
+    except Unavailable as reason:
+        if os.environ.get("CI"):
+            pytest.fail(f"there are no CRDs of cert-manager: {reason}")
+        pytest.skip(f"there are no CRDs of cert-manager: {reason}")
+    values = CHART / "ci" / "cert-manager-values.yaml"
+    found = [one for one in render(helm, "-f", str(values)).values() if "cert-manager.io" in one["apiVersion"]]
+    text = yaml.safe_dump_all(found)
+    command = ["apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-"]
+
+    def taken() -> bool:
+        done = restricted.kubectl(*command, input=text, check=False)
+        assert done.returncode == 0 or "no matches for kind" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    wait_until(taken, "the API server to know cert-manager's kinds")
+    assert len(found) == 4
 
 
 def test_kustomize_makes_what_the_chart_makes(helm: Path, restricted: ControlPlane) -> None:

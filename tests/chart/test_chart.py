@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from llmroute_contract.secrets import secret_directory
 from llmroute_operator.injector.settings import parse_settings
+from llmroute_sidecar.command import POD_NAME
 from monitoring.rules import INJECTOR_GROUP, groups
 from tests.chart.rendering import MONITORING, VALUES, render, template
 from tools.chart import CHART, NAMESPACE, OPERATOR, REPOSITORY, rendered
@@ -77,6 +79,34 @@ def test_cert_manager_takes_the_certificate_over(helm: Path) -> None:
     assert volumes[0]["secret"]["secretName"] == name
     annotations = found["MutatingWebhookConfiguration", "llmroute-injector"]["metadata"]["annotations"]
     assert annotations == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/llmroute-injector"}
+
+
+def test_without_an_issuer_of_yours_an_authority_outlives_the_certificates_that_it_signs(helm: Path) -> None:
+    """Were the certificate its own authority, each renewal would hold back pods until kubelet had brought it."""
+    found = render(helm, "--set", "certificates.source=cert-manager")
+    issuer = found["Certificate", "llmroute-injector"]["spec"]["issuerRef"]
+    authority = found["Certificate", "llmroute-authority"]["spec"]
+    assert found[issuer["kind"], issuer["name"]]["spec"] == {"ca": {"secretName": authority["secretName"]}}
+    assert authority["isCA"]
+    assert authority["privateKey"]["rotationPolicy"] == "Never"
+    assert ("Issuer", authority["issuerRef"]["name"]) in found
+    yours = render(helm, "--set", "certificates.source=cert-manager,certificates.issuerRef.name=corporate")
+    assert yours["Certificate", "llmroute-injector"]["spec"]["issuerRef"] == {"name": "corporate"}
+    assert {kind for kind, _ in yours if kind in ("Issuer", "Certificate")} == {"Certificate"}
+
+
+def test_a_long_namespace_makes_no_common_name_that_is_too_long(helm: Path) -> None:
+    text = template(helm, "-n", "n" * 63, "--set", "certificates.source=cert-manager").stdout
+    names = [one["spec"].get("commonName") for one in yaml.safe_load_all(text) if one and one["kind"] == "Certificate"]
+    assert names == [None, "llmroute-authority"]
+
+
+def test_what_is_kept_at_removal_is_said_on_the_crd(helm: Path) -> None:
+    name = "CustomResourceDefinition", "llmroutes.llmroute.dev"
+    assert render(helm)[name]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    gone = render(helm, "--set", "crds.keep=false")[name]["metadata"].get("annotations") or {}
+    assert "helm.sh/resource-policy" not in gone
+    assert name not in render(helm, "--set", "crds.install=false")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +187,28 @@ def test_a_shared_gateway_is_found_by_its_controller_and_monitor(helm: Path) -> 
     assert container["name"] == "llmroute-gateway"
     assert {port["name"] for port in container["ports"]} == {"http", "llmroute-admin"}
     assert "replicas" not in found["Deployment", "llmroute-gateway"]["spec"], "the autoscaler's"
+
+
+def test_a_shared_state_reaches_each_kind_of_gateway(helm: Path) -> None:
+    """Its address through the controller, who writes it into each gateway's ConfigMap; its Secret as a mount."""
+    values = "sharedState.url=rediss://valkey:6379/0,sharedState.secret=valkey,sharedGateway.enabled=true"
+    found = render(helm, "--set", values, "--set", "sharedGateway.secrets={openai}")
+    options = arguments_of(found["Deployment", "llmroute-controller"])
+    assert "--shared-state-url=rediss://valkey:6379/0" in options
+    assert "--shared-state-secret=valkey" in options
+    settings = parse_settings(found["ConfigMap", "llmroute-injector"]["data"]["settings.yaml"])
+    assert settings.shared_state_secret == "valkey"
+    pod = found["Deployment", "llmroute-gateway"]["spec"]["template"]["spec"]
+    mounted = {one["secret"]["secretName"] for one in pod["volumes"] if "secret" in one}
+    assert mounted == {"openai", "valkey"}
+    paths = {one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+    assert {secret_directory("openai"), secret_directory("valkey")} <= paths
+
+
+def test_a_shared_gateway_knows_its_pods_name_by_which_limits_are_shared_out(helm: Path) -> None:
+    found = render(helm, "--set", "sharedGateway.enabled=true")
+    container = found["Deployment", "llmroute-gateway"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["env"] == [{"name": POD_NAME, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
 
 
 @pytest.mark.parametrize(
