@@ -27,7 +27,7 @@ class Thread:
     started: list["Thread"]
 
     def __init__(self, *arguments: Any) -> None:
-        self.on_list: Callable[[str], None] = arguments[-1]
+        self.on_list: Callable[[str], None] = arguments[-2]
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.is_stopped = False
 
