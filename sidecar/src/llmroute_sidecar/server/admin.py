@@ -1,7 +1,8 @@
 """The admin port: a FastAPI app for those who look after the gateway. It only reads.
 
-`/` is a page for people (page.py) over what follows. `/status` tells what is served and why; listings.py has `/models`,
-`/limits` and `/requests`; `/health`, `/ready`, `/v1/circuit-breakers` and `/metrics` are the data port's own.
+`/` is a page for people (page.py) over what follows, `/docs` one that tells what there is to ask. `/status` tells what
+is served and why; listings.py has `/models`, `/limits` and `/requests`; `/health`, `/ready`, `/v1/circuit-breakers` and
+`/metrics` are the data port's own.
 """
 
 import asyncio
@@ -99,14 +100,20 @@ class Status(BaseModel):
 def admin_app(
     gateway: Gateway, metrics: Metrics, reload_status: Callable[[], ReloadStatus], version: str, workers: Workers
 ) -> FastAPI:
-    app = FastAPI(title="llmroute gateway", version=version, docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="llmroute gateway", version=version, docs_url=None, redoc_url=None)
 
     add_listings(app, gateway)
 
     @app.get("/", response_class=Response, include_in_schema=False)
     async def look() -> Response:
         """A page to look at."""
-        found = page()
+        found = page("page.html")
+        return Response(found.content, headers=found.headers)
+
+    @app.get("/docs", response_class=Response, include_in_schema=False)
+    async def docs() -> Response:
+        """What there is to ask, from /openapi.json. FastAPI's own page would load scripts of another host."""
+        found = page("docs.html")
         return Response(found.content, headers=found.headers)
 
     @app.get("/status")

@@ -1,6 +1,6 @@
-"""The page of the admin port: one file that asks this gateway's own endpoints and nobody else.
+"""The pages of the admin port: each one file that asks this gateway's own endpoints and nobody else.
 
-Its policy (Content Security Policy Level 3) names the page's one script and one style sheet by hash and lets the
+Their policy (Content Security Policy Level 3) names a page's one script and one style sheet by hash and lets the
 browser talk to this origin alone; it forbids to make HTML of text (Trusted Types), so that a model or a client named
 `<script>` stays a name.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_FILE = Path(__file__).with_name("page.html")
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Page:
 
 
 @cache
-def page() -> Page:
-    """Read when it is first asked for: a gateway that nobody looks at does not hold it."""
-    text = _FILE.read_text("utf-8")
+def page(name: str) -> Page:
+    """The one of that file, read when it is first asked for: a gateway that nobody looks at does not hold it."""
+    text = (FOLDER / name).read_text("utf-8")
     policy = (
         "default-src 'none'",
         f"script-src {_hash(text, 'script')}",
