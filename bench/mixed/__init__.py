@@ -3,7 +3,7 @@
 Several clients ask for chats, messages, embeddings, responses and transcriptions, plain and streamed, faster than their
 limits allow; some leave before the first token, some in the middle of an answer. One provider is steady, one has moods
 (errors, throttling, silence, hanging up, cutting its answers short), one is never there. The shared state, a real
-Redis, is killed or stopped every few seconds. The configuration is laid anew each second as kubelet lays it, each time
+Valkey, is killed or stopped every few seconds. The configuration is laid anew each second as kubelet lays it, each time
 with other URLs, timeouts and limits. Afterwards the books are compared:
 
 - each request had one answer, that looked whole only if it was, and one log line that says the same;

@@ -255,7 +255,7 @@ def test_one_gateway_that_opens_a_breaker_tells_the_others(serve: Serve) -> None
 def test_gateways_together_admit_the_limit_and_no_more_in_any_window(serve: Serve) -> None:
     """Of calls that were surely admitted within one window (sent after its begin, answered before its end) there are
     never more than the limit; and all windows together have at least 99 % of what they might."""
-    number, window, windows = 400, 2.0, 4
+    number, window, windows = 100, 2.0, 4  # few enough for a busy machine to ask for more
     body = json.dumps({"model": "gpt", "messages": []}).encode()
     upstreams = [{"name": "m", "url": "mock://local?tokens=1"}]
     models = [{"name": "gpt", "targets": [{"upstream": "m"}]}]
