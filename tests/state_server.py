@@ -52,7 +52,8 @@ class StateServer:
                     self.program,
                     *port,
                     *("--bind", "127.0.0.1", "--unixsocket", str(socket_path), "--dir", str(self.folder)),
-                    *("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"),
+                    # What was written outlives the process, if not the machine, and no answer waits for the disk.
+                    *("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"),
                     *self.arguments,
                 ],
                 stdout=log,

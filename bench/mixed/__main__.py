@@ -33,7 +33,8 @@ def main() -> int:
 def _told(report: Report, away_seconds: float) -> str:
     requests = report.outcomes.total()
     first, last = accounts.thirds(report.memory_kib)
-    asked = max(1, report.counted_together + report.counted_alone)
+    alone = report.counted_alone / max(1, report.counted_together + report.counted_alone)
+    away, missed = away_seconds / report.seconds, report.missed_seconds / report.seconds
     lines = [
         "## Mixed traffic",
         "",
@@ -46,8 +47,8 @@ def _told(report: Report, away_seconds: float) -> str:
         *(f"| {outcome} | {count:,} |" for outcome, count in report.outcomes.most_common()),
         "",
         f"The shared state answered {report.counted_together:,} times and could not be waited for "
-        f"{report.counted_alone:,} times: {report.counted_alone / asked:.0%} of the calls, where it was away for "
-        f"{away_seconds / report.seconds:.0%} of the time.",
+        f"{report.counted_alone:,} times, {alone:.0%} of the calls.",
+        f"It was away for {away:.0%} of the time, and missed for {missed:.0%}.",
         "",
         "moods of the provider: " + ", ".join(f"{mood} {count}" for mood, count in report.moods.most_common()),
         "",
