@@ -63,6 +63,15 @@ def test_a_body_that_is_no_review_is_a_bad_request(injector: InjectorProcess, bo
     assert "is no AdmissionReview of admission.k8s.io/v1" in answer.text
 
 
+@pytest.mark.parametrize("metadata", [b"null", b"[]", b'"x"'])
+def test_a_pod_whose_metadata_is_none_is_refused_as_no_pod(injector: InjectorProcess, metadata: bytes) -> None:
+    question = json.loads(review())
+    question["request"]["object"]["metadata"] = json.loads(metadata)
+    answer = ask(injector, json.dumps(question).encode())
+    assert answer.status_code == 200
+    assert answer.json()["response"]["allowed"] is False
+
+
 def test_a_body_above_the_bound_is_refused_and_the_next_one_served(injector: InjectorProcess) -> None:
     assert ask(injector, review() + b" " * BODY_MAX_BYTES).status_code == 413
     assert ask(injector, review()).json()["response"] == {"uid": "1", "allowed": True}
