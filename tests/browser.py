@@ -1,7 +1,7 @@
 """A real browser for tests of what people look at: Debian's headless Chromium, driven by Playwright.
 
 Playwright's loop stays on the thread for as long as a browser is open, and `asyncio.run` refuses to run beside it: a
-browser is opened for a module of tests and closed with it.
+browser is opened for a module of tests and closed with it (`browser`, tests/conftest.py).
 """
 
 import os
@@ -12,12 +12,13 @@ from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Dialog, Page, Response, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Response, expect, sync_playwright
 
 from tools.debian import find
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
 WAIT_MILLISECONDS = 20_000
+expect.set_options(timeout=WAIT_MILLISECONDS)
 
 
 @contextmanager

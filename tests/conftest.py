@@ -4,15 +4,12 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.browser import opened_browser
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.go_build import Unavailable
 from tests.cluster.node import RealNode, running_node
-from tests.state_server import told
-
-
-def pytest_report_header() -> str:
-    return told()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -44,6 +41,13 @@ def real_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
         if os.environ.get("CI"):
             pytest.fail(f"there is no real node: {reason}")
         pytest.skip(f"there is no real node: {reason}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for each module that looks at pages."""
+    with opened_browser() as browser:
+        yield browser
 
 
 @pytest.hookimpl(wrapper=True)

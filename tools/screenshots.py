@@ -9,8 +9,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, expect
 
 from tests.browser import looking_at, opened_browser
+from tests.chat_app import FOLDER, say, serving
 from tests.sidecar import local_process
-from tests.sidecar.test_chat_app import FOLDER, say, serving
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 

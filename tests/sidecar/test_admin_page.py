@@ -9,20 +9,12 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser import WAIT_MILLISECONDS, looking_at, opened_browser
+from tests.browser import looking_at
 from tests.gateway_process import GatewayProcess, running, spec, upstream, write_config
 from tests.provider import Provider, answers, providing, response
 
 pytestmark = pytest.mark.server
-
-expect.set_options(timeout=WAIT_MILLISECONDS)
 MARKUP = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with opened_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

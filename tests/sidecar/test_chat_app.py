@@ -1,33 +1,19 @@
 """The example chat, as a person has it: a real gateway, the app's own server, a real browser."""
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
-from tests.browser import WAIT_MILLISECONDS, looking_at, opened_browser
+from tests.browser import looking_at
+from tests.chat_app import FOLDER, say, serving
 from tests.gateway_process import KEY, GatewayProcess, running, spec, upstream
 from tests.provider import DONE, END, STREAM_HEAD, Provider, ProviderRequest, chunk, closes_after, event, providing
-from tests.sidecar.local_process import REPOSITORY, llmroute
-from tests.waiting import wait_until
+from tests.sidecar.local_process import llmroute
 
 pytestmark = pytest.mark.server
-expect.set_options(timeout=WAIT_MILLISECONDS)
-FOLDER = REPOSITORY / "examples" / "chat-app"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with opened_browser() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -54,39 +40,8 @@ def gateway(tmp_path: Path, provider: Provider) -> Iterator[GatewayProcess]:
 @pytest.fixture
 def app(gateway: GatewayProcess) -> Iterator[str]:
     """The app's address."""
-    with serving(gateway.url) as url:
+    with serving(gateway.url, KEY) as url:
         yield url
-
-
-@contextmanager
-def serving(gateway_url: str) -> Iterator[str]:
-    """The app's own server, over that gateway."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        command = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "--app-dir",
-            str(FOLDER),
-            "app:app",
-            "--fd",
-            str(listening.fileno()),
-        ]
-        environment = {**os.environ, "OPENAI_BASE_URL": f"{gateway_url}/v1", "OPENAI_API_KEY": KEY}
-        process = subprocess.Popen(command, env=environment, pass_fds=[listening.fileno()], stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: httpx.get(url, timeout=30).status_code == 200, "the app to serve")
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def say(page: Page, words: str, model: str) -> None:
-    page.get_by_label("Model").select_option(model)
-    page.get_by_label("Your message").fill(words)
-    page.keyboard.press("Enter")
 
 
 def test_an_answer_appears_piece_by_piece(browser: Browser, app: str, provider: Provider) -> None:
