@@ -14,8 +14,8 @@ def direct() -> Iterator[str]:
     for part in ("contract", "sidecar", "operator"):
         yield from tomllib.loads((REPOSITORY / part / "pyproject.toml").read_text())["project"]["dependencies"]
     yield from tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["dependency-groups"]["dev"]
-    for name in ("bench.in", "installer.in", "litellm.in"):
-        lines = (REPOSITORY / "requirements" / name).read_text().splitlines()
+    for path in (*sorted((REPOSITORY / "requirements").glob("*.in")), REPOSITORY / "examples/chat-app/requirements.in"):
+        lines = path.read_text().splitlines()
         yield from (line for line in lines if line and not line.startswith("#"))
 
 

@@ -13,7 +13,7 @@ from tests.chart.cert_manager import ensure_cert_manager_crds
 from tests.cluster.binaries import ensure
 from tests.cluster.go_build import Unavailable, say
 from tests.cluster.helm import HELM, ensure_helm
-from tests.cluster.images import made_images
+from tests.cluster.images import made_images, more_images
 from tests.cluster.node import check_machine
 from tests.cluster.node_binaries import ensure_node
 from tests.compose.compose_go import ensure_loader
@@ -22,7 +22,7 @@ from tests.monitoring.operator_crds import ensure_crds
 
 def main() -> int:
     control_plane = True if os.environ.get("LLMROUTE_TEST_KUBECONFIG") else _made("a control plane", ensure)
-    node = control_plane and _made("a real node", check_machine, ensure_node, made_images)
+    node = control_plane and _made("a real node", check_machine, ensure_node, made_images, more_images)
     helm = [partial(ensure_helm, major) for major in HELM]
     checks = _made("what other tools make of our files", ensure_crds, ensure_cert_manager_crds, ensure_loader, *helm)
     return 1 if os.environ.get("CI") and not (control_plane and node and checks) else 0

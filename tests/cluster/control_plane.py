@@ -16,6 +16,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -51,7 +51,6 @@ class ControlPlane:
     _api_server: "_ApiServer | None"
     """None where the cluster is lent."""
     _namespaces: list[str] = field(default_factory=list)
-    _client: httpx.Client | None = None
 
     def kubectl(
         self,
@@ -60,33 +59,40 @@ class ControlPlane:
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Runs kubectl as administrator. With `check` a failure fails the test, saying what kubectl said."""
-        command = [str(self._kubectl), "--kubeconfig", str(self.admin_kubeconfig), *arguments]
+        command = [*self.kubectl_command, *arguments]
         done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120)
         if check and done.returncode != 0:
             raise AssertionError(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}")
         return done
+
+    @property
+    def kubectl_command(self) -> Sequence[str]:
+        """To start one that goes on."""
+        return [str(self._kubectl), "--kubeconfig", str(self.admin_kubeconfig)]
 
     def get(self, *arguments: str) -> Any:
         """What `kubectl get … -o json` shows."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
 
     def read(self, path: str) -> Any:
-        """What the API server has at `path`, or None where there is nothing: faster than starting kubectl, and over
-        kept connections, since tests that wait ask often. Raises ConnectionError where it does not answer."""
+        """What the API server has at `path`, or None where there is nothing: faster than starting kubectl. Raises
+        ConnectionError where it does not answer."""
+        request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {self.admin_token}"})
         try:
-            answer = self._administrator().get(path)
-        except httpx.TransportError as error:
+            context = ssl.create_default_context(cafile=str(self.ca_file))
+            with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 404:
+                return None
+            raise ConnectionError(f"{path}: {error.code}") from None
+        except OSError as error:
             raise ConnectionError(f"{path}: {error}") from None
-        if answer.status_code == 404:
-            return None
-        if answer.status_code != 200:
-            raise ConnectionError(f"{path}: {answer.status_code}")
-        return answer.json()
 
     def new_namespace(self) -> str:
         name = f"test-{secrets.token_hex(4)}"
-        answer = self._administrator().post("/api/v1/namespaces", json={"metadata": {"name": name}})
-        assert answer.status_code == 201, answer.text
+        self.kubectl("create", "namespace", name)
         self._namespaces.append(name)
         return name
 
@@ -115,17 +121,6 @@ class ControlPlane:
         assert self._api_server is not None
         self._api_server.start()
 
-    def _administrator(self) -> httpx.Client:
-        if self._client is None:
-            context = ssl.create_default_context(cafile=str(self.ca_file))
-            headers = {"authorization": f"Bearer {self.admin_token}"}
-            self._client = httpx.Client(base_url=self.url, headers=headers, verify=context, timeout=30, trust_env=False)
-        return self._client
-
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-
     def clean(self) -> None:
         """Takes our namespaces out of a lent cluster; our own control plane goes as a whole."""
         if self._api_server is None and self._namespaces:
@@ -143,7 +138,6 @@ def running_control_plane(folder: Path) -> Iterator[ControlPlane]:
             yield plane
         finally:
             plane.clean()
-            plane.close()
 
 
 @contextmanager

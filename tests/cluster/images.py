@@ -26,6 +26,9 @@ REGISTRY = "llmroute.test"
 """A name that no registry has; pods never pull (imagePullPolicy: Never)."""
 PAUSE = f"{REGISTRY}/pause:1"
 BASE = f"{REGISTRY}/base:1"
+LITELLM = "gateway-litellm"
+CHAT = "docker.io/llmroute/chat-app:0.1.0"
+"""As examples/chat-app/kubernetes.yaml has it, which is applied as it stands."""
 EPOCH = "1700000000"
 """SOURCE_DATE_EPOCH of all builds: the time that is written into images."""
 KEPT = 4
@@ -59,6 +62,31 @@ def operator_image() -> Image:
     return _built("operator")
 
 
+def litellm_image() -> Image:
+    """The gateway's image with litellm beside it, whose environment is kept: it is the same for every gateway."""
+    gateway = gateway_image()
+    inputs = [REPOSITORY / "images" / LITELLM / "Dockerfile", REPOSITORY / ".dockerignore"]
+    inputs += [REPOSITORY / "requirements" / f"{lock}.txt" for lock in ("litellm", "image-build")]
+
+    def make(storage: Storage) -> None:
+        build(LITELLM, f"{REGISTRY}/litellm-environment:1", storage, "--target", "build")
+        below = storage.run("pull", "--quiet", f"oci-archive:{gateway.archive}")
+        build(LITELLM, f"{REGISTRY}/{LITELLM}:1", storage, "--build-arg", f"GATEWAY={below}")
+
+    return _kept(LITELLM, f"{REGISTRY}/{LITELLM}:1", _digest(inputs, gateway.archive.name), make)
+
+
+def chat_image() -> Image:
+    """The example chat, under the name that its manifest has."""
+    context = REPOSITORY / "examples" / "chat-app"
+    inputs = [context / name for name in ("Dockerfile", "requirements.txt", "app.py", "page.html")]
+
+    def make(storage: Storage) -> None:
+        _build(storage, context / "Dockerfile", context, CHAT)
+
+    return _kept("chat-app", CHAT, _digest(inputs, _base_key()), make)
+
+
 def app_image() -> Image:
     """An app as teams write them: the official `openai` SDK, and the provider that it calls, which is played."""
     digest = _digest([REPOSITORY / "tests" / "cluster" / "app"], _base_key())
@@ -66,8 +94,13 @@ def app_image() -> Image:
 
 
 def made_images() -> Sequence[Image]:
-    """All of them. Raises Unavailable."""
+    """Those that every node has. Raises Unavailable."""
     return [pause_image(), gateway_image(), operator_image(), app_image()]
+
+
+def more_images() -> Sequence[Image]:
+    """Those that some tests want (`RealNode.load`). Raises Unavailable."""
+    return [chat_image(), litellm_image()]
 
 
 def build(name: str, reference: str, storage: "Storage", *arguments: str) -> None:

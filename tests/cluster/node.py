@@ -41,12 +41,31 @@ class RealNode:
     app: str
     """References of the images, for pods with `imagePullPolicy: Never`."""
     _files: NodeFiles
+    _ctr: Path
+
+    def load(self, image: Image) -> None:
+        """Gives the node an image more."""
+        _import([image], self._files, self._ctr)
 
     def logs(self, namespace: str, pod: str, container: str, *arguments: str) -> str:
         return self.control_plane.kubectl("logs", "-n", namespace, pod, "-c", container, *arguments, check=False).stdout
 
     def exec(self, namespace: str, pod: str, container: str, *command: str) -> str:
         return self.control_plane.kubectl("exec", "-n", namespace, pod, "-c", container, "--", *command).stdout
+
+    @contextmanager
+    def forwarding(self, namespace: str, target: str, port: int) -> Iterator[str]:
+        """`kubectl port-forward`, at a port of the system's choice; the address."""
+        command = [*self.control_plane.kubectl_command, "port-forward", "-n", namespace, target, f":{port}"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)  # noqa: PLW1509
+        assert process.stdout is not None
+        try:
+            said = process.stdout.readline()  # Forwarding from 127.0.0.1:41523 -> 8000
+            assert said.startswith("Forwarding from "), said or "kubectl port-forward ended"
+            yield f"http://{said.split()[2]}"
+        finally:
+            process.kill()
+            process.communicate()
 
     def kill(self, namespace: str, pod: str, container: str) -> None:
         """Ends the container's first process at once, as the kernel does where memory runs out."""
@@ -106,7 +125,7 @@ def running_node(folder: Path) -> Iterator[RealNode]:
         kubectl = binaries.control_plane.kubectl
         plane = ControlPlane(url, files.authority, files.admin_token, kubeconfig, folder, kubectl, None)
         _, gateway, operator, app = (image.reference for image in images)
-        node = RealNode(plane, gateway, operator, app, files)
+        node = RealNode(plane, gateway, operator, app, files, binaries.containerd / "ctr")
         try:
             wait_until(lambda: _answers(plane), "the node's API server to be ready", START_SECONDS, every=0.1)
             files.api_ready.touch()
@@ -118,10 +137,7 @@ def running_node(folder: Path) -> Iterator[RealNode]:
         except (AssertionError, ConnectionError, Unavailable) as error:
             raise AssertionError(f"the node did not come up: {error}\n{_log_ends(folder, 15)}") from None
         say(f"a real node is Ready after {time.monotonic() - began:.1f} s")
-        try:
-            yield node
-        finally:
-            plane.close()
+        yield node
 
 
 def _text(path: Path) -> str:

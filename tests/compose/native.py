@@ -2,7 +2,7 @@
 
 They are processes in a network namespace of their own, where each service's name is the loopback and every port the
 container's. The paths that a container sees are links in a folder of each service; its command's arguments are pointed
-there. What an image brings is the machine's: which program stands for an image's entry point is told by the caller.
+there. What an image brings is the machine's: which program stands for an image is told by the caller.
 """
 
 import os
@@ -16,6 +16,17 @@ from typing import Any
 Document = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Program:
+    """What stands for an image."""
+
+    path: str
+    arguments: Sequence[str] = ()
+    """Those that the image has where the service names no command."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Files and folders of the image that the arguments name."""
+
+
 @dataclass
 class Stack:
     project: Document
@@ -23,13 +34,13 @@ class Stack:
     folder: Path
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, service: str, program: str) -> None:
-        """`program` stands for the image's entry point (or the entry point that the service names); what the service
-        says of command, environment and volumes is the project's."""
+    def start(self, service: str, program: Program) -> None:
+        """What the service says of entry point, command, environment and volumes is the project's, and the rest is the
+        image's, for which `program` stands."""
         said = self.project["services"][service]
-        root = self._root(service, said)
-        arguments = [*(said.get("entrypoint") or [])[1:], *(said.get("command") or [])]
-        command = [program, *(self._within(root, argument) for argument in arguments)]
+        root = self._root(service, said, program.files)
+        arguments = [*(said.get("entrypoint") or [])[1:], *(said.get("command") or program.arguments)]
+        command = [program.path, *(self._within(root, argument) for argument in arguments)]
         with (self.folder / f"{service}.log").open("wb") as log:
             self._processes[service] = subprocess.Popen(
                 self.inside(command),
@@ -44,10 +55,9 @@ class Stack:
         return ["ip", "netns", "exec", self.namespace, *command]
 
     def get(self, url: str, *more: str) -> str:
-        """What curl gets inside of the stack's network; "" where nobody answers, or with an error, as Prometheus
-        does until it is ready."""
+        """What curl gets inside of the stack's network; "" where nobody answers."""
         return subprocess.run(
-            self.inside(["curl", "--silent", "--fail", "--max-time", "10", *more, url]), capture_output=True, text=True
+            self.inside(["curl", "--silent", "--max-time", "10", *more, url]), capture_output=True, text=True
         ).stdout
 
     def all_live(self) -> bool:
@@ -68,9 +78,11 @@ class Stack:
                 process.kill()
                 process.wait()
 
-    def _root(self, service: str, said: Document) -> Path:
+    def _root(self, service: str, said: Document, files: Mapping[str, Path]) -> Path:
         root = self.folder / service
         root.mkdir()
+        for target, source in files.items():
+            (root / target.lstrip("/")).symlink_to(source)
         for volume in said.get("volumes") or ():
             place = root / volume["target"].lstrip("/")
             place.parent.mkdir(parents=True, exist_ok=True)

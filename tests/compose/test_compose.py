@@ -13,18 +13,18 @@ import pytest
 import yaml
 
 from monitoring.rules import groups
+from tests import chat_app
 from tests.cluster.control_plane import REPOSITORY
 from tests.cluster.go_build import Unavailable
 from tests.compose.compose_go import Refused, ensure_loader, load
-from tests.compose.native import Stack, stack_of
+from tests.compose.native import Program, Stack, stack_of
 from tests.gateway_process import COMMAND
-from tests.state_server import find_server
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)  # Compose's loader is built once
 FOLDER = REPOSITORY / "examples" / "compose"
 FILE = FOLDER / "compose.yaml"
-NATIVE = ("valkey", "gateway", "prometheus", "traffic")
+NATIVE = ("valkey", "gateway", "app", "prometheus", "traffic")
 Document = dict[str, Any]
 
 
@@ -49,7 +49,7 @@ def project(loader: Path) -> Document:
 
 
 def test_compose_takes_the_file(project: Document) -> None:
-    assert set(project["services"]) >= {"gateway", "valkey", "prometheus", "grafana", "traffic"}
+    assert set(project["services"]) >= {"gateway", "valkey", "prometheus", "grafana", "app", "traffic"}
 
 
 def test_compose_refuses_what_its_specification_does_not_know(loader: Path, tmp_path: Path) -> None:
@@ -76,10 +76,11 @@ def test_every_container_is_held_tight(project: Document) -> None:
         assert {port["host_ip"] for port in service.get("ports") or ()} <= {"127.0.0.1"}, name
 
 
-def test_the_gateways_image_is_the_one_that_this_repository_builds(project: Document) -> None:
-    build = project["services"]["gateway"]["build"]
-    assert (Path(build["context"]) / build["dockerfile"]).exists()
-    assert Path(build["context"]) == REPOSITORY
+@pytest.mark.parametrize(("service", "context"), [("gateway", REPOSITORY), ("app", chat_app.FOLDER)])
+def test_an_image_is_one_that_this_repository_builds(project: Document, service: str, context: Path) -> None:
+    build = project["services"][service]["build"]
+    assert Path(build["context"]) == context
+    assert (context / build["dockerfile"]).exists()
 
 
 def test_grafana_finds_prometheus_and_the_dashboards(project: Document) -> None:
@@ -105,13 +106,19 @@ def test_grafana_finds_prometheus_and_the_dashboards(project: Document) -> None:
 def stack(project: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         absent("a network namespace needs root and iproute2")
-    valkey = find_server("valkey") or find_server("redis")
+    valkey = shutil.which("valkey-server") or shutil.which("redis-server")
     prometheus = shutil.which("prometheus")
     if valkey is None or prometheus is None:
         absent("there is no Valkey or Redis, or no Prometheus: apt-get install redis-server prometheus")
     assert valkey is not None
     assert prometheus is not None
-    programs = {"valkey": valkey, "gateway": str(COMMAND), "prometheus": prometheus, "traffic": "sh"}
+    programs = {
+        "valkey": Program(valkey),
+        "gateway": Program(str(COMMAND)),
+        "app": Program(str(chat_app.UVICORN), chat_app.image_arguments(), {"/app": chat_app.FOLDER}),
+        "prometheus": Program(prometheus),
+        "traffic": Program("sh"),
+    }
     with ExitStack() as entered:
         folder = tmp_path_factory.mktemp("compose")
         stack = entered.enter_context(stack_of(project, folder, dict.fromkeys(project["services"], "127.0.0.1")))
@@ -126,6 +133,17 @@ def result(stack: Stack, query: str) -> list[Document]:
     answer = stack.get(f"http://prometheus:9090/api/v1/query?query={quote(query)}")
     found: list[Document] = json.loads(answer)["data"]["result"] if answer else []
     return found
+
+
+@pytest.mark.server
+def test_the_stacks_app_is_answered_through_its_gateway(stack: Stack) -> None:
+    wait_until(lambda: stack.all_live() and "<title>Chat" in stack.get("http://app:8000/"), "the app", 60)
+    assert json.loads(stack.get("http://app:8000/models")) == ["chat", "unsteady"]
+    asked = json.dumps({"model": "chat", "messages": [{"role": "user", "content": "hi"}]})
+    first, *pieces, last = map(json.loads, stack.get("http://app:8000/chat", "--data", asked).splitlines())
+    assert first == {"upstream": "steady", "fallback": None}
+    assert "mock upstream" in "".join(piece["text"] for piece in pieces)
+    assert last == {"end": True}
 
 
 @pytest.mark.server

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
+from playwright.sync_api import Browser, expect
 
 from llmroute_contract.pods import CLIENT_ANNOTATION, GATEWAY_CONTAINER, INJECT_LABEL
+from tests.browser import looking_at
+from tests.chat_app import FOLDER, say
+from tests.cluster.images import chat_image
 from tests.cluster.node import RealNode
 from tests.cluster.workloads import Document, asking_pod, controller, deployment, injector, job
 from tests.journey.shop import PROVIDER_KEY, SECONDS, App, Shop, calls_of, lost, open_shop
@@ -93,3 +97,25 @@ def test_a_labelled_job_completes(shop: Shop) -> None:
 def test_without_the_label_a_pod_is_left_alone(shop: Shop) -> None:
     pods = shop.node.control_plane.get("-n", shop.namespace, "pods", "-l", "app=first")["items"]
     assert [pod["spec"].get("initContainers") for pod in pods] == [None]
+
+
+@pytest.fixture(scope="module")
+def chat_page(shop: Shop) -> Iterator[str]:
+    """The example app, applied as it stands; the address of its page, over a forwarded port."""
+    shop.node.load(chat_image())
+    shop.kubectl("apply", "-f", str(FOLDER))
+    shop.kubectl("rollout", "status", "deployment/chat-app", f"--timeout={SECONDS:.0f}s")
+    with shop.node.forwarding(shop.namespace, "service/chat-app", 80) as url:
+        yield url
+    shop.kubectl("delete", "-f", str(FOLDER), "--wait=false")
+
+
+def test_the_example_chat_comes_up_from_its_folder_and_shows_a_fallback(browser: Browser, chat_page: str) -> None:
+    with looking_at(browser, chat_page) as look:
+        answer = look.page.locator(".it").last
+        say(look.page, "hi", "chat")
+        expect(answer).to_contain_text("answered by steady")
+        say(look.page, "and if you fail?", "shaky")
+        expect(answer).to_contain_text("answered by steady, chat stood in for shaky")
+        expect(answer.locator("p")).to_contain_text("mock upstream")
+        assert look.complaints == []

@@ -149,7 +149,7 @@ def test_a_deleted_pods_gateway_serves_until_the_app_has_gone(shop: Shop) -> Non
 def following(app: App) -> Iterator[tuple[list[str], list[str]]]:
     """The lines of the app's and the gateway's log, to their end."""
     plane = app.shop.node.control_plane
-    base = ["kubectl", "--kubeconfig", str(plane.admin_kubeconfig), "logs", "-f", "-n", app.shop.namespace, app.pod]
+    base = [*plane.kubectl_command, "logs", "-f", "-n", app.shop.namespace, app.pod]
     lines: tuple[list[str], list[str]] = ([], [])
     followers = []
     for container, into in zip(("app", GATEWAY_CONTAINER), lines, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.chat_app import FOLDER
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.controller_manager import running_controller_manager
 from tests.cluster.go_build import Unavailable
@@ -134,6 +135,20 @@ def test_annotations_of_a_template_are_its_pods_wishes(injector: InjectorProcess
     assert variables(made) == {}
     (config,) = [one for one in made["spec"]["volumes"] if one["name"] == "llmroute-config"]
     assert config["configMap"]["name"] == "llmroute-gateway-team"
+
+
+def test_the_example_chat_is_admitted_under_restricted_and_given_its_gateway(
+    injector: InjectorProcess, space: Namespace
+) -> None:
+    """Its folder as it stands: the route is applied after the workload, as names are sorted."""
+    space.kubectl("label", "namespace", space.name, "pod-security.kubernetes.io/enforce=restricted")
+    done = space.control_plane.kubectl("-n", space.name, "apply", "-f", str(FOLDER))
+    assert done.stderr == ""
+    made = made_by_its_controller(space, "chat-app")
+    assert made["metadata"]["labels"]["llmroute.dev/gateway"] == "chat-app"
+    assert gateway(made)["restartPolicy"] == "Always"
+    given = variables(made, "chat")
+    assert given == {"OPENAI_BASE_URL": "http://127.0.0.1:8790/v1", "OPENAI_API_KEY": "none-needed"}
 
 
 def test_without_its_label_new_pods_of_a_template_have_no_trace_of_the_gateway(
