@@ -7,7 +7,15 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EVERY_PAGE = (
+    *PAGES,
+    *sorted((REPOSITORY / "docs" / "runbooks").glob("*.md")),
+    *sorted((REPOSITORY / "examples").glob("*/README.md")),
+    REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "charts" / "llmroute" / "README.md",
+)
+_BLOCK = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PROMPT = "$ "
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +27,31 @@ class Block:
 
     @property
     def place(self) -> str:
-        return f"{self.page.name}:{self.line}"
+        return f"{self.path}:{self.line}"
+
+    @property
+    def path(self) -> str:
+        """Of its page, within the repository."""
+        return str(self.page.relative_to(REPOSITORY))
+
+    @property
+    def first_line(self) -> str:
+        """What it is known by in `not_run.py`: line numbers move."""
+        return self.text.partition("\n")[0]
+
+    @property
+    def is_run(self) -> bool:
+        return self.language in ("console", "bash")
+
+    @property
+    def is_of_a_cluster(self) -> bool:
+        """Whether its commands are for one: a page may speak of both."""
+        return re.search(r"^\$ (kubectl|helm|\S*llmroute-operator) ", self.text, re.MULTILINE) is not None
+
+    @property
+    def is_of_the_site(self) -> bool:
+        """A table of contents, which the site's generator reads."""
+        return self.language.startswith("{")
 
     @property
     def is_route(self) -> bool:
@@ -40,10 +72,18 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 
 def commands_of(block: Block) -> Iterator[Command]:
-    """Of a `console` block: each line that begins with `$ `, and what stands below it."""
-    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
-        line, _, output = part.partition("\n")
-        yield Command(line, output)
+    """Each line that begins with a prompt, with the lines that it goes on in, and what stands below it. In a block
+    without prompts each line is a command."""
+    lines = block.text.splitlines(keepends=True)
+    prompted = block.text.startswith(_PROMPT)
+    while lines:
+        command = lines.pop(0).removeprefix(_PROMPT)
+        while command.endswith("\\\n"):
+            command += lines.pop(0)
+        output = ""
+        while prompted and lines and not lines[0].startswith(_PROMPT):
+            output += lines.pop(0)
+        yield Command(command.rstrip("\n"), output)
 
 
 def matches(shown: str, got: str) -> bool:

@@ -3,9 +3,13 @@
 The files themselves are in no Go module; the types with their markers are.
 """
 
+import os
 from pathlib import Path
 
-from tests.cluster.go_build import cache_root, go_build, locked
+import pytest
+
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.go_build import Unavailable, cache_root, go_build, locked
 
 PROMETHEUS_OPERATOR = "0.95.2"
 CONTROLLER_TOOLS = "0.23.0"
@@ -23,6 +27,21 @@ def ensure_crds() -> list[Path]:
         if not all(path.exists() for path in found):
             _make(folder, found)
     return found
+
+
+def install_crds(control_plane: ControlPlane) -> None:
+    """They are known to it from here on, and there is the namespace of our monitors. Skips where they cannot be had."""
+    try:
+        crds = ensure_crds()
+    except Unavailable as reason:
+        if os.environ.get("CI"):
+            pytest.fail(f"prometheus-operator's CRDs cannot be made: {reason}")
+        pytest.skip(f"prometheus-operator's CRDs cannot be made: {reason}")
+    for path in crds:
+        control_plane.kubectl("apply", "--server-side", "-f", str(path))
+    names = [f"crd/{kind}.monitoring.coreos.com" for kind in KINDS]
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    control_plane.kubectl("create", "namespace", "llmroute-system", check=False)
 
 
 def _make(folder: Path, wanted: list[Path]) -> None:

@@ -1,6 +1,5 @@
 """The manifests for Prometheus Operator: what its own CRDs allow, by a real API server; what kustomize makes."""
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,8 +10,7 @@ import yaml
 from monitoring.files import DASHBOARDS, FOLDER, MANIFESTS
 from monitoring.rules import alerts
 from tests.cluster.control_plane import REPOSITORY, ControlPlane
-from tests.cluster.go_build import Unavailable
-from tests.monitoring.operator_crds import KINDS, ensure_crds
+from tests.monitoring.operator_crds import install_crds
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # the CRDs are made once, in a minute and a half
@@ -20,17 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # the CRDs are mad
 
 @pytest.fixture(scope="module")
 def cluster_with_crds(control_plane: ControlPlane) -> ControlPlane:
-    try:
-        crds = ensure_crds()
-    except Unavailable as reason:
-        if os.environ.get("CI"):
-            pytest.fail(f"prometheus-operator's CRDs cannot be made: {reason}")
-        pytest.skip(f"prometheus-operator's CRDs cannot be made: {reason}")
-    for path in crds:
-        control_plane.kubectl("apply", "--server-side", "-f", str(path))
-    names = [f"crd/{kind}.monitoring.coreos.com" for kind in KINDS]
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
-    control_plane.kubectl("create", "namespace", "llmroute-system", check=False)
+    install_crds(control_plane)
     return control_plane
 
 
