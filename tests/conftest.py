@@ -10,6 +10,11 @@ from tests.browser import opened_browser
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.go_build import Unavailable
 from tests.cluster.node import RealNode, running_node
+from tests.state_server import told
+
+
+def pytest_report_header() -> str:
+    return told()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

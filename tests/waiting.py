@@ -7,13 +7,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, seconds: float = 20.0, every: float = 0.02) -> T:
-    """The first truthy value of `condition`. Fails, saying what was waited for, when `seconds` have passed."""
-    deadline = time.monotonic() + seconds
+ASKED_FOR = 0.05
+"""Of the time that was waited already, how much passes until the condition is looked at again: to ask more often would
+take from the machine what is waited for."""
+LONGEST_SECONDS = 0.25
+
+
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 30.0, every: float = 0.02) -> T:
+    """The first truthy value of `condition`, looked at each `every` seconds, and less often the longer it takes. Fails,
+    saying what was waited for, when `seconds` have passed."""
+    began = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"waited {seconds:.0f} s for {what}; the last value was {value!r}")
-        time.sleep(every)
+        time.sleep(max(every, min(LONGEST_SECONDS, waited * ASKED_FOR)))

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from llmroute_operator.controller.metrics import Metrics as ControllerMetrics
 from llmroute_operator.injector.metrics import Metrics as InjectorMetrics
 from llmroute_sidecar.telemetry.catalogue import Described
+from llmroute_sidecar.telemetry.held import HeldSeries
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.telemetry.workers import WorkerSeries
 
@@ -53,6 +54,7 @@ def of_the_gateway() -> Sequence[Described]:
     metrics.watch_breakers(lambda: ())
     metrics.watch_limits(lambda: ())
     metrics.registry.register(WorkerSeries(lambda: ()))
+    metrics.registry.register(HeldSeries(lambda: 0, lambda: 0, lambda: 0))
     return metrics.registry.described()
 
 

@@ -9,7 +9,6 @@ from bench.mixed import __doc__ as about
 from bench.mixed import accounts
 from bench.mixed.run import Plan, Report, run
 from bench.mixed.state import restarting_state
-from tools import debian
 
 _FAULTS_SHOWN = 20
 
@@ -21,20 +20,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=180, help="of traffic (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of all chance in it (%(default)s)")
     arguments = parser.parse_args()
-    debian.install({"redis-server": "redis-server"}, "bench")
     plan = Plan(seconds=arguments.seconds, warm_up_seconds=arguments.seconds / 10, seed=arguments.seed)
     with (
         tempfile.TemporaryDirectory(prefix="llmroute-bench-") as folder,
-        restarting_state(Path(folder) / "state") as (url, disturb),
+        restarting_state(Path(folder) / "state") as state,
     ):
-        report = run(plan, Path(folder), url, [disturb])
-    print(_told(report))
+        report = run(plan, Path(folder), state.url, [state.disturb])
+    print(_told(report, state.away_seconds))
     return 1 if report.faults else 0
 
 
-def _told(report: Report) -> str:
+def _told(report: Report, away_seconds: float) -> str:
     requests = report.outcomes.total()
     first, last = accounts.thirds(report.memory_kib)
+    alone = report.counted_alone / max(1, report.counted_together + report.counted_alone)
+    away, missed = away_seconds / report.seconds, report.missed_seconds / report.seconds
     lines = [
         "## Mixed traffic",
         "",
@@ -47,7 +47,8 @@ def _told(report: Report) -> str:
         *(f"| {outcome} | {count:,} |" for outcome, count in report.outcomes.most_common()),
         "",
         f"The shared state answered {report.counted_together:,} times and could not be waited for "
-        f"{report.counted_alone:,} times.",
+        f"{report.counted_alone:,} times, {alone:.0%} of the calls.",
+        f"It was away for {away:.0%} of the time, and missed for {missed:.0%}.",
         "",
         "moods of the provider: " + ", ".join(f"{mood} {count}" for mood, count in report.moods.most_common()),
         "",

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from bench.mixed.customers import Heard
@@ -100,6 +101,19 @@ def attempts_at(upstreams: Sequence[str], text: str) -> Counter[str]:
         if name == "llmroute_attempts_total" and told["upstream"] in upstreams:
             found[told["reason"]] += round(float(value))
     return found
+
+
+def missed_seconds(lines: Sequence[Mapping[str, Any]]) -> float:
+    """For how long the gateway did without the shared state, from the first time that it had reached it: by its log."""
+    total, since, reached = 0.0, None, False
+    for line in lines:
+        moment = datetime.fromisoformat(line["timestamp"]).timestamp()
+        if line["message"] == "shared state reached":
+            total += moment - since if since is not None else 0.0
+            since, reached = None, True
+        elif line["message"] == "shared state not reached" and reached and since is None:
+            since = moment
+    return total
 
 
 def thirds(samples: Sequence[int]) -> tuple[int, int]:

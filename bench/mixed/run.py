@@ -47,6 +47,8 @@ class Report:
     """Calls whose limits the shared state was asked about and answered."""
     counted_alone: int = 0
     """Those that were counted in the pod, as it did not answer in time."""
+    missed_seconds: float = 0.0
+    """How long the gateway did without it."""
     memory_kib: list[int] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -64,9 +66,9 @@ def run(plan: Plan, folder: Path, state_url: str, more: Sequence[Disturbance] = 
         lay(0)
         gateway = start(folder, "--shared-state-url", state_url)
         try:
-            sockets = gateway.open_sockets()
+            sockets, tasks = gateway.open_sockets(), gateway.tasks()
             heard = asyncio.run(_serve(plan, gateway, moody, lay, report, more))
-            _settle(gateway, sockets, (steady, moody), report)
+            _settle(gateway, sockets, tasks, (steady, moody), report)
             report.outcomes.update(map(accounts.outcome, heard))
             report.faults += _compare(gateway, heard, steady, report)
         finally:
@@ -128,7 +130,7 @@ async def _until_over(disturbance: Disturbance, going_on: Callable[[], bool]) ->
     await disturbance(going_on)
 
 
-def _settle(gateway: GatewayProcess, sockets: int, providers: Sequence[Played], report: Report) -> None:
+def _settle(gateway: GatewayProcess, sockets: int, tasks: int, providers: Sequence[Played], report: Report) -> None:
     """Waits until all is over; what does not end is a fault."""
     try:
         wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "no request to be in flight")
@@ -140,6 +142,12 @@ def _settle(gateway: GatewayProcess, sockets: int, providers: Sequence[Played], 
             return gateway.open_sockets() - sockets - 1 - kept
 
         wait_until(lambda: left_over() <= 0, "no socket to be left")
+        wait_until(lambda: gateway.tasks() <= tasks, f"no task to be left beside the {tasks} that there were")
+        wait_until(lambda: gateway.connections("client") == 0, "no client's connection to be left")
+        wait_until(
+            lambda: gateway.connections("upstream") == sum(one.provider.open for one in providers),
+            "no connection to an upstream to be left but those that are kept for the next call",
+        )
     except AssertionError as error:
         report.faults.append(str(error))
 
@@ -153,6 +161,7 @@ def _compare(gateway: GatewayProcess, heard: Sequence[Heard], steady: Played, re
     )  # the first load
     report.counted_together = round(gateway.metric("llmroute_shared_state_round_trip_seconds_count"))
     report.counted_alone = round(gateway.metric("llmroute_shared_state_fallbacks_total", decision="fail_open"))
+    report.missed_seconds = accounts.missed_seconds(lines)
     faults = [
         *accounts.faults_of_answers(heard),
         *accounts.faults_of_log(heard, requests),

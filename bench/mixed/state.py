@@ -2,29 +2,43 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.mixed.run import Disturbance
-from tests.state_server import serving_state
+from tests.state_server import StateServer, serving_state
 
 _AWAY_SECONDS = 0.7
 _THERE_SECONDS = 2.0
 
 
+@dataclass
+class RestartingState:
+    """A server, and what is done to it."""
+
+    server: StateServer
+    away_seconds: float = 0.0
+    """How long it answered nobody, all in all."""
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.server.port}/0?timeout=200ms"
+
+    async def disturb(self, going_on: Callable[[], bool]) -> None:
+        server, chance = self.server, random.Random(1)
+        while going_on():
+            await asyncio.sleep(_THERE_SECONDS)
+            away, back = (server.kill, server.start) if chance.random() < 0.6 else (server.stop, server.go_on)
+            began = time.monotonic()
+            await asyncio.to_thread(away)
+            await asyncio.sleep(_AWAY_SECONDS)
+            await asyncio.to_thread(back)
+            self.away_seconds += time.monotonic() - began
+
+
 @contextmanager
-def restarting_state(folder: Path) -> Iterator[tuple[str, Disturbance]]:
-    """A server's address, and what is to be done to it."""
+def restarting_state(folder: Path) -> Iterator[RestartingState]:
     with serving_state(folder) as server:
-
-        async def disturb(going_on: Callable[[], bool]) -> None:
-            chance = random.Random(1)
-            while going_on():
-                await asyncio.sleep(_THERE_SECONDS)
-                away, back = (server.kill, server.start) if chance.random() < 0.6 else (server.stop, server.go_on)
-                await asyncio.to_thread(away)
-                await asyncio.sleep(_AWAY_SECONDS)
-                await asyncio.to_thread(back)
-
-        yield f"redis://127.0.0.1:{server.port}/0?timeout=200ms", disturb
+        yield RestartingState(server)

@@ -16,7 +16,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -51,6 +51,7 @@ class ControlPlane:
     _api_server: "_ApiServer | None"
     """None where the cluster is lent."""
     _namespaces: list[str] = field(default_factory=list)
+    _client: httpx.Client | None = None
 
     def kubectl(
         self,
@@ -75,24 +76,22 @@ class ControlPlane:
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
 
     def read(self, path: str) -> Any:
-        """What the API server has at `path`, or None where there is nothing: faster than starting kubectl. Raises
-        ConnectionError where it does not answer."""
-        request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {self.admin_token}"})
+        """What the API server has at `path`, or None where there is nothing: faster than starting kubectl, and over
+        kept connections, since tests that wait ask often. Raises ConnectionError where it does not answer."""
         try:
-            context = ssl.create_default_context(cafile=str(self.ca_file))
-            with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == 404:
-                return None
-            raise ConnectionError(f"{path}: {error.code}") from None
-        except OSError as error:
+            answer = self._administrator().get(path)
+        except httpx.TransportError as error:
             raise ConnectionError(f"{path}: {error}") from None
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise ConnectionError(f"{path}: {answer.status_code}")
+        return answer.json()
 
     def new_namespace(self) -> str:
         name = f"test-{secrets.token_hex(4)}"
-        self.kubectl("create", "namespace", name)
+        answer = self._administrator().post("/api/v1/namespaces", json={"metadata": {"name": name}})
+        assert answer.status_code == 201, answer.text
         self._namespaces.append(name)
         return name
 
@@ -121,6 +120,17 @@ class ControlPlane:
         assert self._api_server is not None
         self._api_server.start()
 
+    def _administrator(self) -> httpx.Client:
+        if self._client is None:
+            context = ssl.create_default_context(cafile=str(self.ca_file))
+            headers = {"authorization": f"Bearer {self.admin_token}"}
+            self._client = httpx.Client(base_url=self.url, headers=headers, verify=context, timeout=30, trust_env=False)
+        return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
     def clean(self) -> None:
         """Takes our namespaces out of a lent cluster; our own control plane goes as a whole."""
         if self._api_server is None and self._namespaces:
@@ -138,6 +148,7 @@ def running_control_plane(folder: Path) -> Iterator[ControlPlane]:
             yield plane
         finally:
             plane.clean()
+            plane.close()
 
 
 @contextmanager

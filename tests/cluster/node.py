@@ -137,7 +137,10 @@ def running_node(folder: Path) -> Iterator[RealNode]:
         except (AssertionError, ConnectionError, Unavailable) as error:
             raise AssertionError(f"the node did not come up: {error}\n{_log_ends(folder, 15)}") from None
         say(f"a real node is Ready after {time.monotonic() - began:.1f} s")
-        yield node
+        try:
+            yield node
+        finally:
+            plane.close()
 
 
 def _text(path: Path) -> str:

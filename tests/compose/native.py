@@ -55,9 +55,10 @@ class Stack:
         return ["ip", "netns", "exec", self.namespace, *command]
 
     def get(self, url: str, *more: str) -> str:
-        """What curl gets inside of the stack's network; "" where nobody answers."""
+        """What curl gets inside of the stack's network; "" where nobody answers, or with an error, as Prometheus
+        does until it is ready."""
         return subprocess.run(
-            self.inside(["curl", "--silent", "--max-time", "10", *more, url]), capture_output=True, text=True
+            self.inside(["curl", "--silent", "--fail", "--max-time", "10", *more, url]), capture_output=True, text=True
         ).stdout
 
     def all_live(self) -> bool:

@@ -19,6 +19,7 @@ from tests.cluster.go_build import Unavailable
 from tests.compose.compose_go import Refused, ensure_loader, load
 from tests.compose.native import Program, Stack, stack_of
 from tests.gateway_process import COMMAND
+from tests.state_server import find_server
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)  # Compose's loader is built once
@@ -106,7 +107,7 @@ def test_grafana_finds_prometheus_and_the_dashboards(project: Document) -> None:
 def stack(project: Document, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         absent("a network namespace needs root and iproute2")
-    valkey = shutil.which("valkey-server") or shutil.which("redis-server")
+    valkey = find_server("valkey") or find_server("redis")
     prometheus = shutil.which("prometheus")
     if valkey is None or prometheus is None:
         absent("there is no Valkey or Redis, or no Prometheus: apt-get install redis-server prometheus")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from llmroute_contract.compile import compile_gateway
+from llmroute_operator.controller.api_server import segment, within
 from llmroute_operator.controller.configmap import (
     EMPTIED_ANNOTATION,
     GATEWAY_LABEL,
@@ -162,3 +163,9 @@ def test_an_emptied_configmap_is_not_written_again_while_it_waits() -> None:
     assert holds(present(kept), kept)
     assert foreign(present(kept), kept) is None
     assert not holds(present(kept), WANTED)
+
+
+def test_a_name_stays_one_part_of_a_path() -> None:
+    """Clients resolve dots before they ask: `a/../../b` would be another object's path."""
+    assert segment("llmroute-gateway-a/../../b c") == "llmroute-gateway-a%2F..%2F..%2Fb%20c"
+    assert within("a/../b") == "/namespaces/a%2F..%2Fb"

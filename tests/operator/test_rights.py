@@ -94,6 +94,16 @@ def test_the_service_account_may_do_what_its_rules_say_and_nothing_else(
     assert allowed(SERVICE_ACCOUNT) - everybody == wanted
 
 
+def may(namespace: Namespace, verb: str, resource: str) -> bool:
+    """Whether the controller may, there: what is changed of a role is known a moment later, and what is created by then
+    is never asked for again."""
+    kind, _, subresource = resource.partition("/")
+    kind = f"{kind}.llmroute.dev" if kind == "llmroutes" else kind
+    arguments = [verb, kind, *([f"--subresource={subresource}"] if subresource else []), f"--as={SERVICE_ACCOUNT}"]
+    done = namespace.control_plane.kubectl("auth", "can-i", *arguments, "-n", namespace.name, check=False)
+    return done.stdout.strip() == "yes"
+
+
 FORBIDDEN = [
     ("get", "secrets"),
     ("list", "secrets"),
@@ -141,12 +151,14 @@ def test_the_controller_may_not(
 def test_every_right_is_needed(control_plane: ControlPlane, namespace: Namespace, verb: str, resource: str) -> None:
     """Without it the API server refuses the controller something that it asks for in its everyday work."""
     grant_rights(control_plane, [namespace.name])
+    wait_until(lambda: may(namespace, verb, resource), "the API server to know of the right", 60)
     reduced = copy.deepcopy(rules(NAMESPACE_RBAC))
     for rule in reduced:
         if resource in rule["resources"]:
             rule["verbs"].remove(verb)
     kept = [rule for rule in reduced if rule["verbs"]]
     namespace.kubectl("patch", "role", "llmroute-controller", "--type=merge", "-p", json.dumps({"rules": kept}))
+    wait_until(lambda: not may(namespace, verb, resource), "the API server to know that it is taken away", 60)
     left_over = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -51,9 +51,13 @@ def test_half_of_a_thousand_clients_leave_and_nothing_of_theirs_is_left(tmp_path
         route = spec(provider.url)
         route["upstreams"][0]["pool"] = {"maxConnections": 2 * STREAMS}
         with running(tmp_path, {"chat": route}) as gateway:
+            tasks = gateway.tasks()
             asyncio.run(_clients(gateway, provider, go_on))
             wait_until(lambda: provider.open == STREAMS // 2, "only idle connections to be left", 60)
             wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "no call to be in flight")
+            wait_until(lambda: gateway.tasks() <= tasks, "no task to be left")
+            wait_until(lambda: gateway.connections("client") == 0, "no client's connection to be left")
+            assert gateway.connections("upstream") == STREAMS // 2  # idle, as the provider sees them
             left = gateway.metric("gateway_requests_total", method="POST", path="/v1/chat/completions", status="499")
             assert left == STREAMS // 2
             breaker = gateway.get("/v1/circuit-breakers").json()["circuit_breakers"][0]
@@ -65,6 +69,8 @@ async def _clients(gateway: GatewayProcess, provider: Provider, go_on: asyncio.E
     for reader, _ in streams[SILENT:]:
         await asyncio.wait_for(reader.readuntil(b"one"), 60)
     await _until(lambda: provider.open == STREAMS, "all calls to reach the provider")
+    assert gateway.tasks() >= STREAMS
+    assert gateway.connections("client") == gateway.connections("upstream") == STREAMS
     leaving, staying = streams[: STREAMS // 2], streams[STREAMS // 2 :]
     for _, writer in leaving:
         writer.transport.abort()

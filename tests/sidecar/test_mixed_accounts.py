@@ -89,3 +89,17 @@ def test_a_connection_that_was_lost_without_its_client_leaving_is_a_fault() -> N
 def test_memory_that_grows_is_a_fault_and_memory_that_sways_is_none() -> None:
     assert len(accounts.faults_of_memory([*range(0, 90_000, 1000)])) == 1
     assert accounts.faults_of_memory([50_000, 60_000] * 45) == []
+
+
+def test_the_shared_state_is_missed_from_the_first_word_of_it_until_it_is_reached() -> None:
+    told = [
+        ("00.000", "shared state not reached"),  # not yet reached
+        ("01.000", "shared state reached"),
+        ("03.000", "shared state not reached"),
+        ("03.250", "shared state not reached"),  # for another reason
+        ("03.500", "shared state reached"),
+        ("09.000", "shared state not reached"),
+        ("09.250", "shared state reached"),
+    ]
+    lines = [{"timestamp": f"2026-01-01T00:00:{second}Z", "message": message} for second, message in told]
+    assert accounts.missed_seconds(lines) == 0.75

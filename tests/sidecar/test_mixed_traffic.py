@@ -15,8 +15,8 @@ pytestmark = pytest.mark.server
 
 def test_each_request_has_one_answer_and_one_log_line_and_all_counts_agree(tmp_path: Path) -> None:
     plan = Plan(seconds=15, warm_up_seconds=4, mood_seconds=0.5)
-    with restarting_state(tmp_path / "state") as (url, disturb):
-        report = run(plan, tmp_path, url, [disturb])
+    with restarting_state(tmp_path / "state") as state:
+        report = run(plan, tmp_path, state.url, [state.disturb])
     assert report.faults == []
     assert report.reloads_taken >= 8
     assert report.counted_together > 0

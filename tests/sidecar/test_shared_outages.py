@@ -4,7 +4,7 @@ is as before once the server is back.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +22,6 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.server
 
 HOUR = {"window": "1h"}
-BODY = json.dumps({"model": "gpt", "messages": []}).encode()
 
 
 @pytest.fixture
@@ -117,20 +116,21 @@ def test_fail_closed_of_an_upstream_passes_it_over(stack: ExitStack, state: Stat
 
 
 @contextmanager
-def calling(gateway: GatewayProcess, clients: int) -> Iterator[list[tuple[int, float]]]:
-    """Calls all the while; (status, seconds) of each."""
-    calls: list[tuple[int, float]] = []
+def calling(gateway: GatewayProcess, models: Sequence[str]) -> Iterator[dict[str, list[tuple[int, float]]]]:
+    """Calls of each model all the while; (status, seconds) of each call, by its model."""
+    calls: dict[str, list[tuple[int, float]]] = {model: [] for model in models}
     going = True
 
-    def work() -> None:
+    def work(model: str) -> None:
+        body = json.dumps({"model": model, "messages": []}).encode()
         with httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=30) as client:
             while going:
                 began = time.monotonic()
-                status = client.post(gateway.url + "/v1/chat/completions", content=BODY).status_code
-                calls.append((status, time.monotonic() - began))
+                status = client.post(gateway.url + "/v1/chat/completions", content=body).status_code
+                calls[model].append((status, time.monotonic() - began))
 
-    with ThreadPoolExecutor(clients) as pool:
-        working = [pool.submit(work) for _ in range(clients)]
+    with ThreadPoolExecutor(2 * len(models)) as pool:
+        working = [pool.submit(work, model) for model in (*models, *models)]
         try:
             yield calls
         finally:
@@ -139,42 +139,81 @@ def calling(gateway: GatewayProcess, clients: int) -> Iterator[list[tuple[int, f
                 each.result()
 
 
-@pytest.mark.parametrize("when", ["FailOpen", "FailClosed"])
+@pytest.fixture(scope="module")
+def gateway_under_load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GatewayProcess, StateServer]]:
+    """One route goes on when the server is gone, the other does not."""
+    limits = [limit("many", requests=1_000_000, **HOUR), limit("slots", concurrency=4)]
+    closed = route(*limits, when="FailClosed")
+    closed["models"][0]["name"] = "strict"
+    closed["upstreams"][0]["name"] = "provider-of-closed"
+    closed["models"][0]["targets"][0]["upstream"] = "provider-of-closed"
+    folder = tmp_path_factory.mktemp("under-load")
+    with serving_state(folder / "state") as state:
+        url = state.url.replace("2s", "200ms")
+        routes = {"open": route(*limits), "closed": closed}
+        with running(folder / "gateway", routes, "--shared-state-url", url) as gateway:
+            yield gateway, state
+
+
 @pytest.mark.parametrize("how", ["stopped", "paused", "killed"])
 def test_no_call_hangs_whatever_becomes_of_the_server_under_load(
-    stack: ExitStack, state: StateServer, tmp_path: Path, how: str, when: str
+    gateway_under_load: tuple[GatewayProcess, StateServer], how: str
 ) -> None:
-    url = state.url.replace("2s", "200ms")
-    limits = [limit("many", requests=1_000_000, **HOUR), limit("slots", concurrency=4)]
-    gateway = gateway_at(stack, tmp_path / "gateway", url, *limits, when=when)
+    gateway, state = gateway_under_load
+    away: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "stopped": (state.stop, state.go_on),
+        # All that is asked of it writes, so it waits; UNPAUSE does not.
+        "paused": (lambda: state.ask("CLIENT", "PAUSE", 60_000, "WRITE"), lambda: state.ask("CLIENT", "UNPAUSE")),
+        "killed": (state.kill, state.start),
+    }
+    goes, comes_back = away[how]
     is_up(gateway)
-    with calling(gateway, 4) as calls:
+    with calling(gateway, ["gpt", "strict"]) as calls:
 
-        def served(number: int, status: int) -> None:
-            so_far = len(calls)
-            wait_until(lambda: [s for s, _ in calls[so_far:]].count(status) >= number, f"{number} answers {status}")
+        def served(number: int, status: int, strict: int) -> None:
+            so_far = {model: len(told) for model, told in calls.items()}
 
-        served(50, 200)
+            def heard(model: str, wanted: int) -> bool:
+                return [one for one, _ in calls[model][so_far[model] :]].count(wanted) >= number
+
+            what = f"{number} answers {status}, and {strict} where it must be counted together"
+            wait_until(lambda: heard("gpt", status) and heard("strict", strict), what)
+
+        served(20, 200, 200)
         for _ in range(2):
-            if how == "stopped":
-                state.stop()
-            elif how == "paused":
-                state.ask("CLIENT", "PAUSE", 4_000, "ALL")  # ends by itself: UNPAUSE would have to wait, too
-            else:
-                state.kill()
+            goes()
             is_down(gateway)
-            served(50, 200 if when == "FailOpen" else 503)
-            if how == "stopped":
-                state.go_on()
-            elif how == "killed":
-                state.start()
+            served(20, 200, 503)
+            comes_back()
             is_up(gateway)
-            served(50, 200)
-    assert {status for status, _ in calls} <= ({200, 429} if when == "FailOpen" else {200, 429, 503})
-    waits = [seconds for _, seconds in calls]
+            served(20, 200, 200)
+    assert {status for status, _ in calls["gpt"]} <= {200, 429}
+    assert {status for status, _ in calls["strict"]} <= {200, 429, 503}
+    waits = [seconds for told in calls.values() for _, seconds in told]
     assert max(waits) < 5, max(waits)  # the bound is 0.2 s; the machine may be busy
-    slots = "llmroute:{tests/default}:slots:chat/slots:"
-    wait_until(lambda: state.ask("ZCARD", slots) == 0, "every slot to be given back", seconds=40)
+    holds_no_slot(gateway, state)
+
+
+def holds_no_slot(gateway: GatewayProcess, state: StateServer) -> None:
+    """What the server has of slots ends by itself: the gateway gives no sign of life for any. It does so for all that
+    it holds whenever it has found its server again, before it asks anything else."""
+
+    def slots() -> dict[str, str]:
+        found: dict[str, str] = {}
+        for route_of in ("open", "closed"):
+            told = state.ask("ZRANGE", f"llmroute:{{tests/default}}:slots:{route_of}/slots:", 0, -1, "WITHSCORES")
+            found |= dict(zip(told[0::2], told[1::2], strict=True))
+        return found
+
+    def reached() -> int:
+        return changes(gateway).count(("shared state reached", None))
+
+    before, times = slots(), reached()
+    state.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    wait_until(lambda: reached() > times, "the gateway to find its server again")
+    wait_until(lambda: ask(gateway).status_code == 200, "a call to be counted")
+    held = {lease: till for lease, till in slots().items() if before.get(lease, till) != till}
+    assert held == {}, "slots that the gateway holds, with no call under way"
 
 
 def test_a_client_that_leaves_while_the_server_is_asked_leaves_nothing_counted(

@@ -24,6 +24,7 @@ from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.server.admin import admin_app
 from llmroute_sidecar.server.data_port import DataPort
 from llmroute_sidecar.server.head import ServerLimits
+from llmroute_sidecar.telemetry.held import HeldSeries
 from llmroute_sidecar.telemetry.log import LogWriter
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.telemetry.otlp import Exporter
@@ -113,6 +114,11 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
         WorkerSeries(lambda: [(worker.name, worker.resident_bytes, worker.restarts) for worker in workers])
     )
     data_port = DataPort(gateway, metrics, settings.limits, loop)
+    metrics.registry.register(
+        HeldSeries(
+            lambda: len(asyncio.all_tasks(loop)), lambda: data_port.open_connections, lambda: gateway.open_connections
+        )
+    )
 
     def take_over(reload: Reload) -> None:
         if reload.snapshot is not None:

@@ -40,9 +40,9 @@ LIMITS = SharedLimits(prefix_of("n", "g"))
 NAMES = count()
 
 
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateServer]:
-    with serving_state(tmp_path_factory.mktemp("state"), "--appendonly", "no") as state:
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def state(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateServer]:
+    with serving_state(tmp_path_factory.mktemp("state"), "--appendonly", "no", kind=request.param) as state:
         yield state
 
 

@@ -23,6 +23,8 @@ def span(name: str = "call", attributes: Attributes | None = None) -> Span:
 class FaultyOnce:
     """A caller (`Caller` in exchange.py) with a fault of its own at first, which no collector could bring about."""
 
+    open_connections = 0
+
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
 

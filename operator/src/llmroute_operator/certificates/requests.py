@@ -3,9 +3,17 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
-from llmroute_operator.controller.api_server import JSON_PATCH, MERGE, ApiServer, Body, Document, Refused, within
+from llmroute_operator.controller.api_server import (
+    JSON_PATCH,
+    MERGE,
+    ApiServer,
+    Body,
+    Document,
+    Refused,
+    segment,
+    within,
+)
 from llmroute_operator.controller.configmap import FIELD_MANAGER
 
 
@@ -42,8 +50,8 @@ class CertificateRequests:
 
 
 def _secret(namespace: str, name: str) -> str:
-    return f"/api/v1{within(namespace)}/secrets/{quote(name)}"
+    return f"/api/v1{within(namespace)}/secrets/{segment(name)}"
 
 
 def _webhooks(name: str) -> str:
-    return f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{quote(name)}"
+    return f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{segment(name)}"

@@ -198,9 +198,14 @@ class ApiServer:
             self._client.configuration.api_key = fresh.api_key
 
 
+def segment(name: str) -> str:
+    """A name as one part of a path, whatever is in it."""
+    return quote(name, safe="")
+
+
 def within(namespace: str | None) -> str:
     """A path's part; None: the whole cluster."""
-    return f"/namespaces/{quote(namespace)}" if namespace is not None else ""
+    return f"/namespaces/{segment(namespace)}" if namespace is not None else ""
 
 
 def _document(text: bytes) -> Document:

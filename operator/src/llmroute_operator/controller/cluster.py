@@ -1,7 +1,6 @@
 """What the controller asks the API server of LLMRoutes and of the gateways' ConfigMaps."""
 
 from collections.abc import AsyncIterator, Mapping
-from urllib.parse import quote
 
 from llmroute_contract.compiled import configmap_name
 from llmroute_contract.llmroute import GROUP, PLURAL, VERSION
@@ -14,6 +13,7 @@ from llmroute_operator.controller.api_server import (
     ApiServer,
     Document,
     Refused,
+    segment,
     within,
 )
 from llmroute_operator.controller.configmap import FIELD_MANAGER, LABEL_SELECTOR
@@ -42,7 +42,7 @@ class Cluster:
 
     async def apply_status(self, name: RouteName, document: Document) -> Document | None:
         """The route as it is now, or None where it is gone. Another one of its name is a conflict, by its uid."""
-        path = f"{_routes_path(name.namespace)}/{quote(name.name)}/status"
+        path = f"{_routes_path(name.namespace)}/{segment(name.name)}/status"
         try:
             return await self._api.ask("PATCH", path, _APPLYING, document, APPLY)
         except Refused as error:
@@ -101,4 +101,4 @@ def _configmaps_path(namespace: str | None) -> str:
 
 
 def _configmap_path(key: GatewayKey) -> str:
-    return f"{_configmaps_path(key.namespace)}/{quote(configmap_name(key.gateway))}"
+    return f"{_configmaps_path(key.namespace)}/{segment(configmap_name(key.gateway))}"

@@ -32,7 +32,7 @@ from llmroute_sidecar.snapshot import Route, Snapshot
 from llmroute_sidecar.telemetry.log import LogWriter, exception_text
 from llmroute_sidecar.telemetry.metrics import LimitStanding, Metrics
 from llmroute_sidecar.telemetry.tracing import Tracer
-from llmroute_sidecar.upstream.exchange import Headers
+from llmroute_sidecar.upstream.exchange import Caller, Headers
 from llmroute_sidecar.upstream.registry import Serving, adopt
 from llmroute_sidecar.upstream.worker import Workers, WorkerSettings
 
@@ -70,6 +70,8 @@ class Gateway:
         self._on_idle: Callable[[], None] | None = None
         self._tracer = tracer
         self.serving: Serving | None = None
+        self._replaced: list[Caller] = []
+        """Of configurations before, on which calls still run."""
         self.draining = False
         self.finished: deque[Ended] = deque(maxlen=FINISHED_KEPT)
         """The last calls, oldest first."""
@@ -82,6 +84,11 @@ class Gateway:
         """Serves new requests from `snapshot`. State that it does not concern lives on."""
         previous = self.serving
         live = adopt(previous.live if previous else {}, snapshot, self._workers, self._loop)
+        self._replaced = [
+            caller
+            for caller in (*self._replaced, *_callers(previous))
+            if caller.open_connections and all(one.caller is not caller for one in live.values())
+        ]
         self.serving = Serving(snapshot, live, snapshot.models.turns(previous.turns if previous else {}))
         self._ledger.keep_only(snapshot.limits())
         self._metering.learnt.keep_only({*snapshot.model_names, DEFAULT_NAME})
@@ -116,6 +123,11 @@ class Gateway:
     @property
     def shared_state(self) -> "SharedState | None":
         return self._metering.together.state
+
+    @property
+    def open_connections(self) -> int:
+        """To upstreams, with those that are kept for the next call."""
+        return sum(caller.open_connections for caller in (*self._replaced, *_callers(self.serving)))
 
     @property
     def ready(self) -> bool:
@@ -409,6 +421,10 @@ class Gateway:
     @staticmethod
     def _label(model: str, snapshot: Snapshot) -> str:
         return model if model in snapshot.model_names else "other"
+
+
+def _callers(serving: Serving | None) -> list[Caller]:
+    return [one.caller for one in serving.live.values() if one.caller is not None] if serving is not None else []
 
 
 def _meters(plan: Plan, serving: Serving) -> bool:

@@ -56,6 +56,10 @@ class DataPort:
             connection.drain()
 
     @property
+    def open_connections(self) -> int:
+        return len(self._connections)
+
+    @property
     def unsent(self) -> bool:
         """Whether a last answer is still on its way to a client."""
         return any(connection.unsent for connection in self._connections)

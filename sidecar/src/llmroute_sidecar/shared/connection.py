@@ -74,6 +74,10 @@ class Connection(asyncio.Protocol):
             on_answer(Lost())
         self._on_lost()
 
+    @property
+    def ended(self) -> bool:
+        return self._transport is None
+
     # -- commands ----------------------------------------------------------------------------------------------------
 
     def send(self, words: Words, on_answer: OnAnswer) -> None:

@@ -8,8 +8,9 @@ Theory of operation
     DOWN         nobody waits: `Unavailable` at once                     -> UP: the probe is answered in time
 
 Trouble is an answer that comes late or not at all, or an error of the server's. The probe (a small write, as the script
-makes them) goes out each PROBE_SECONDS while up, each RETRY_SECONDS while down; a connection that has not answered one
-for DEAD_SECONDS is given up. Connecting is tried again with growing pauses.
+makes them) goes out each PROBE_SECONDS while up; while down after pauses (pauses.py), but at once when an answer has
+come late: the server may have just gone on. A connection that has not answered for DEAD_SECONDS is given up. Connecting
+is tried again after such pauses, too.
 
 A change is told once: to the log, to `/status`, to metrics. Texts are words of our own: nothing of what the server, the
 resolver or the TLS library says gets out.
@@ -24,21 +25,20 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 from llmroute_contract.shared_state import SharedStateUrl, parse_shared_state_url
 from llmroute_sidecar.policy.limits.shared import Ask, SharedLimits, Unavailable, Words, script
 from llmroute_sidecar.shared.connection import Answer, Connection, ErrorReply, Full, Lost, OnAnswer, connect
+from llmroute_sidecar.shared.pauses import pause
 from llmroute_sidecar.snapshot import SharedState as SharedStateConfig
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.upstream.tls import shared_state_context
 
 TROUBLES_MAX = 3
 PROBE_SECONDS = 1.0
-RETRY_SECONDS = 0.25
 DEAD_SECONDS = 3.0
 CONNECT_SECONDS = 3.0
-PAUSE_MOST = 2.0
 OWED_MAX = 10_000
 """Settlements that are kept while there is no connection."""
 
@@ -91,7 +91,8 @@ class Link:
         self._script = script()
         self._sha: str | bytes = b""
         self._connection: Connection | None = None
-        self._lost = asyncio.Event()
+        self._news = asyncio.Event()
+        """The connection has ended, or nobody waits for its answers any more."""
         self._settled = asyncio.Event()
         """Not CONNECTING any more."""
         self._troubles = 0
@@ -102,6 +103,8 @@ class Link:
         self.state = State.CONNECTING
         self._reason: str | None = None
         self._since = time.time()
+        self._gone_since = self._loop.time()
+        """When it was last in time, or began; of no meaning while it is."""
         self._told_of: set[str | None] = set()
         """Reasons that were logged since it was last reached: one that comes and goes is told once."""
         metrics.shared_state_up.value = False
@@ -191,6 +194,7 @@ class Link:
         self._troubles += 1
         if self._troubles >= TROUBLES_MAX and self.state is State.UP:
             self._set(State.DOWN, reason)
+            self._news.set()
 
     def fine(self, seconds: float) -> None:
         """An answer came in time."""
@@ -220,7 +224,6 @@ class Link:
     # -- the connection's life ---------------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        pause = 0.05
         while True:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
@@ -233,13 +236,15 @@ class Link:
                 logger.exception("connecting to the shared state failed unexpectedly")
                 reason = "fault"
             else:
-                pause = 0.05
                 reason = await self._hold(connection)
             self._metrics.shared_state_errors.add((reason,))
             self._connection = None
             self._set(State.DOWN, reason)
-            await asyncio.sleep(pause * (0.75 + random.random() / 2))  # noqa: S311 - jitter
-            pause = min(PAUSE_MOST, pause * 2)
+            await asyncio.sleep(self._pause(reason))
+
+    def _pause(self, reason: str) -> float:
+        gone = self._loop.time() - self._gone_since
+        return pause(gone, reason, random.random())  # noqa: S311 - jitter
 
     async def _connect(self) -> Connection:
         """A connection that has let us in and takes writes. Raises _Failed."""
@@ -251,9 +256,9 @@ class Link:
                 raise _Failed("tls_secret_invalid") from None
         host, port = self._redirect or (self._url.host, self._url.port)
         self._redirect = None
-        self._lost = asyncio.Event()
+        self._news = asyncio.Event()
         try:
-            connection = await connect(host, port, tls, self._lost.set)
+            connection = await connect(host, port, tls, self._news.set)
         except ssl.SSLCertVerificationError:
             raise _Failed("tls_untrusted") from None
         except ssl.SSLError:
@@ -302,17 +307,20 @@ class Link:
         for ask in owed:
             self.tell(ask)
         self.on_up()
+        late = False
         try:
-            while await self._probed():
-                up = self.state is State.UP
-                if await _within(self._lost.wait(), PROBE_SECONDS if up else RETRY_SECONDS):
-                    break
+            while (probed := await self._probed()) is not _Probed.DEAD and not connection.ended:
+                late = probed is _Probed.LATE and not late  # one late answer after the other is a slow server
+                seconds = PROBE_SECONDS if self.state is State.UP else 0.0 if late else self._pause(self._reason or "")
+                await _within(self._news.wait(), seconds)
+                self._news.clear()
         finally:
+            ended = connection.ended
             connection.abort()
-        return "connection_lost" if self._lost.is_set() else "timeout"
+        return "connection_lost" if ended else "timeout"
 
-    async def _probed(self) -> bool:
-        """Asks whether the server takes writes. False where the connection is dead."""
+    async def _probed(self) -> "_Probed":
+        """Asks whether the server takes writes."""
         answered: asyncio.Future[Answer] = self._loop.create_future()
         began = self._loop.time()
 
@@ -323,24 +331,27 @@ class Link:
         try:
             self.ask(self._probe, on_answer)
         except Unavailable:
-            return not self._lost.is_set()
+            return _Probed.REFUSED  # too many wait already, or it has just ended
         if not await _within(asyncio.shield(answered), self._url.timeout):
             self.trouble("timeout")
-            return await _within(asyncio.shield(answered), DEAD_SECONDS)
+            return _Probed.LATE if await _within(asyncio.shield(answered), DEAD_SECONDS) else _Probed.DEAD
         match answered.result():
             case Lost():
-                return False
+                return _Probed.DEAD
             case ErrorReply() as error:
                 self.heard(error)
+                return _Probed.REFUSED
             case _:
                 self.fine(self._loop.time() - began)
                 self._set(State.UP, None)
-        return True
+                return _Probed.FINE
 
     def _set(self, state: State, reason: str | None) -> None:
         self._settled.set()
         if (state, reason) == (self.state, self._reason):
             return
+        if self.state is State.UP:
+            self._gone_since = self._loop.time()
         self.state, self._reason, self._since = state, reason, time.time()
         self._metrics.shared_state_up.value = state is State.UP
         fields: dict[str, object] = {"address": self.standing.address}
@@ -350,6 +361,15 @@ class Link:
         elif reason not in self._told_of:
             self._told_of.add(reason)
             logger.warning("shared state not reached", extra={"fields": {**fields, "reason": reason}})
+
+
+class _Probed(Enum):
+    """What came of a probe."""
+
+    FINE = auto()
+    LATE = auto()
+    REFUSED = auto()
+    DEAD = auto()
 
 
 class _Failed(Exception):

@@ -97,6 +97,11 @@ class Exchange(Protocol):
 class Caller(Protocol):
     """An upstream that can be called."""
 
+    @property
+    def open_connections(self) -> int:
+        """Connections that exist or are being made."""
+        ...
+
     async def open(self, request: OutgoingRequest, deadline: float, *, fresh: bool = False) -> Exchange:
         """Sends `request` over a kept connection or a new one; `fresh`: over a new one. Raises UpstreamBroken."""
         ...

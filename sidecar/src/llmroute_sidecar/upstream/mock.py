@@ -23,6 +23,8 @@ _TRANSCRIBES = frozenset({"/audio/transcriptions", "/audio/translations"})
 class MockCaller:
     """Answers calls to one mock upstream (`Caller` in exchange.py)."""
 
+    open_connections = 0
+
     def __init__(self, url: UpstreamUrl) -> None:
         self._behaviour = parse_mock_parameters(url)
         self._random = random.Random()  # noqa: S311 - chooses which demo calls fail

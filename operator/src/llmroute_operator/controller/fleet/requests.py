@@ -2,10 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from llmroute_contract.pods import GATEWAY_LABEL, REVISION_ANNOTATION
-from llmroute_operator.controller.api_server import MERGE, METADATA_LIST, ApiServer, Document, Refused, within
+from llmroute_operator.controller.api_server import MERGE, METADATA_LIST, ApiServer, Document, Refused, segment, within
 from llmroute_operator.controller.fleet.pod import GatewayPod
 from llmroute_operator.controller.fleet.without import (
     FIELDS,
@@ -35,7 +34,7 @@ class PodRequests:
     async def touch(self, pod: GatewayPod, revision: str) -> Document | None:
         """Notes `revision` at the pod, by which kubelet syncs its volumes at once; the pod as it is then, or None where
         it is gone. Its uid keeps it from another one of its name."""
-        path = f"{_pods(pod.id.namespace)}/{quote(pod.id.name)}/status"
+        path = f"{_pods(pod.id.namespace)}/{segment(pod.id.name)}/status"
         patch: Document = {"metadata": {"uid": pod.id.uid, "annotations": {REVISION_ANNOTATION: revision}}}
         try:
             return await self._api.ask("PATCH", path, {}, patch, MERGE)
