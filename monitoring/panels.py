@@ -187,6 +187,7 @@ def _table(panel: Panel) -> table.Panel:
         .unit(panel.unit)
         .span(panel.width)
         .height(HEIGHT)
+        .show_header(True)
     )
     for target in _targets(panel, now=True):
         made = made.with_target(target.format(PromQueryFormat.TABLE))
