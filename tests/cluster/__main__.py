@@ -18,6 +18,7 @@ from tests.cluster.node import check_machine
 from tests.cluster.node_binaries import ensure_node
 from tests.compose.compose_go import ensure_loader
 from tests.monitoring.operator_crds import ensure_crds
+from tests.monitoring.operator_programs import ensure_operator_programs
 
 
 def main() -> int:
@@ -25,7 +26,8 @@ def main() -> int:
     node = control_plane and _made("a real node", check_machine, ensure_node, made_images, more_images)
     helm = [partial(ensure_helm, major) for major in HELM]
     checks = _made("what other tools make of our files", ensure_crds, ensure_cert_manager_crds, ensure_loader, *helm)
-    return 1 if os.environ.get("CI") and not (control_plane and node and checks) else 0
+    scrape = node and _made("a Prometheus that Kubernetes tells its targets", ensure_operator_programs)
+    return 1 if os.environ.get("CI") and not (control_plane and node and checks and scrape) else 0
 
 
 def _made(what: str, *steps: Callable[[], object]) -> bool:
