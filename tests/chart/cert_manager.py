@@ -57,7 +57,7 @@ def play_cert_manager(plane: ControlPlane, folder: Path) -> None:
     """For the Certificate that the webhook's annotation names, as the object itself asks."""
     webhook = plane.get(_WEBHOOK)
     namespace, _, name = webhook["metadata"]["annotations"]["cert-manager.io/inject-ca-from"].partition("/")
-    spec = plane.get("-n", namespace, "certificate", name)["spec"]
+    spec = plane.get("-n", namespace, "certificates.cert-manager.io", name)["spec"]
     authority = Authority(folder)
     certificate, key = authority.certificate(",".join(f"DNS:{one}" for one in spec["dnsNames"]))
     secret = {

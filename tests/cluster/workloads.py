@@ -11,12 +11,14 @@ from typing import Any
 from llmroute_contract.pods import (
     ADMIN_PORT,
     ADMIN_PORT_NAME,
+    CLIENT_ANNOTATION,
     CONFIG_DIRECTORY,
     CONFIG_VOLUME,
     DATA_PORT,
     DEFAULT_GATEWAY,
     GATEWAY_CONTAINER,
     GATEWAY_LABEL,
+    INJECT_LABEL,
     SECRETS_DIRECTORY,
 )
 from llmroute_contract.secrets import secret_directory
@@ -118,6 +120,21 @@ def asking_pod(image: str, *arguments: str, **environment: str) -> Document:
         "securityContext": _LOCKED,
     }
     return {"containers": [app], "securityContext": _RESTRICTED, "automountServiceAccountToken": False}
+
+
+def pacing_pod(image: str, **environment: str) -> Document:
+    """The same, whose app makes a call each ten milliseconds (app/pacer.py)."""
+    pod = asking_pod(image, **environment)
+    pod["containers"][0]["args"] = ["/app/pacer.py"]
+    return pod
+
+
+def labelled(document: Document, client: str = "web") -> Document:
+    """A workload as its author writes it who wants a gateway for it, and `client`'s key."""
+    metadata = document["spec"]["template"]["metadata"]
+    metadata["labels"][INJECT_LABEL] = "true"
+    metadata["annotations"] = {CLIENT_ANNOTATION: client}
+    return document
 
 
 def provider(name: str, image: str, says: str, **environment: str) -> Sequence[Document]:

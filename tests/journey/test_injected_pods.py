@@ -8,12 +8,12 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, expect
 
-from llmroute_contract.pods import CLIENT_ANNOTATION, GATEWAY_CONTAINER, INJECT_LABEL
+from llmroute_contract.pods import GATEWAY_CONTAINER
 from tests.browser import looking_at
 from tests.chat_app import FOLDER, say
 from tests.cluster.images import chat_image
 from tests.cluster.node import RealNode
-from tests.cluster.workloads import Document, asking_pod, controller, deployment, injector, job
+from tests.cluster.workloads import asking_pod, controller, deployment, injector, job, labelled
 from tests.journey.shop import PROVIDER_KEY, SECONDS, App, Shop, calls_of, lost, open_shop
 from tests.operator.controller_process import CLUSTER_RBAC, RBAC
 from tests.operator.injector.injector_process import RBAC as INJECTOR_RBAC
@@ -53,14 +53,6 @@ def installed(real_node: RealNode) -> RealNode:
 @pytest.fixture(scope="module")
 def shop(installed: RealNode) -> Shop:
     return open_shop(installed)
-
-
-def labelled(document: Document) -> Document:
-    """What an app's author writes."""
-    metadata = document["spec"]["template"]["metadata"]
-    metadata["labels"][INJECT_LABEL] = "true"
-    metadata["annotations"] = {CLIENT_ANNOTATION: "web"}
-    return document
 
 
 @pytest.fixture(scope="module")

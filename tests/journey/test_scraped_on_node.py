@@ -27,9 +27,8 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.go_build import Unavailable
 from tests.cluster.helm import ensure_helm
 from tests.cluster.node import RealNode
-from tests.cluster.workloads import Document, asking_pod, deployment
+from tests.cluster.workloads import Document, asking_pod, deployment, labelled
 from tests.journey.shop import SECONDS, Shop, open_shop
-from tests.journey.test_injected_pods import labelled
 from tests.monitoring.operator_programs import OperatorPrograms, ensure_operator_programs
 from tests.monitoring.prometheus import Prometheus
 from tests.waiting import wait_until
