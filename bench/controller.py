@@ -6,16 +6,15 @@ its ConfigMap and in its pods, a storm of edits, a restart with nothing to do, a
 """
 
 import json
+import os
 import re
 import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from bench.pods import StandIn, address_of, edit_often, make_pods, stand_in
+from bench.pods import StandIn, address_of, edit_often, make, make_pods, stand_in
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.operator.controller_process import ControllerProcess, grant_rights, running_controller
 from tests.operator.namespace import route
@@ -29,13 +28,17 @@ EDITS = 40
 ROUTES = "/apis/llmroute.dev/v1alpha1/llmroutes"
 
 
-def documents() -> Iterator[dict[str, Any]]:
+def make_routes(control_plane: ControlPlane) -> None:
+    spaces, routes = [], []
     for space in range(NAMESPACES):
-        yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"bench-{space}"}}
-    for space in range(NAMESPACES):
+        name = f"bench-{space}"
+        spaces.append(
+            ("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        )
         for number in range(ROUTES_EACH):
             made = route(f"r{number}", *(f"m{number}-{model}" for model in range(MODELS_EACH)))
-            yield {**made, "metadata": {**made["metadata"], "namespace": f"bench-{space}"}}
+            routes.append((f"/apis/llmroute.dev/v1alpha1/namespaces/{name}/llmroutes", made))
+    make(control_plane, spaces, routes)
 
 
 def all_programmed(control_plane: ControlPlane) -> bool:
@@ -119,16 +122,20 @@ def cpu_seconds(controller: ControllerProcess) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
+def say(text: str) -> None:
+    print(f"{text} (load {os.getloadavg()[0]:.0f})", flush=True)
+
+
 def main() -> None:
     with running_control_plane(Path(tempfile.mkdtemp())) as control_plane, stand_in(control_plane) as pods:
-        control_plane.kubectl("apply", "--server-side", "-f", "-", input="\n".join(map(_document, documents())))
+        make_routes(control_plane)
         make_pods(control_plane, NAMESPACES, PODS_EACH, pods.port)
         grant_rights(control_plane, [])
         calls = api_calls(control_plane)
         began = time.monotonic()
         with running_controller(control_plane) as controller:
             wait_until(lambda: all_programmed(control_plane), "all routes to be programmed", 300, every=0.25)
-            print(f"cold start to all of {NAMESPACES * ROUTES_EACH} programmed: {time.monotonic() - began:.1f} s")
+            say(f"cold start to all of {NAMESPACES * ROUTES_EACH} programmed: {time.monotonic() - began:.1f} s")
             wait_until(lambda: all_synced(control_plane), "all pods to be synced", 300, every=0.5)
             print(f"  and to all of {NAMESPACES * PODS_EACH} pods brought to it: {time.monotonic() - began:.1f} s")
             controller.wait_until_idle()
@@ -140,14 +147,14 @@ def main() -> None:
             )
             edits = [edit(control_plane, number) for number in range(EDITS)]
             for what, seconds in zip(("start", "end"), map(sorted, zip(*edits, strict=True)), strict=True):
-                print(
+                say(
                     f"from the {what} of kubectl patch to the change in the ConfigMap: median "
                     f"{statistics.median(seconds) * 1000:.0f} ms, slowest of {EDITS} {seconds[-1] * 1000:.0f} ms"
                 )
             wait_until(lambda: all_synced(control_plane), "all pods to be told", 120, every=0.5)
             calls = api_calls(control_plane)
             seconds = sorted(rollout(control_plane, pods, number) for number in range(EDITS))
-            print(
+            say(
                 f"kubectl patch to all {PODS_EACH} pods of the gateway: median {statistics.median(seconds):.2f} s, "
                 f"slowest of {EDITS} {seconds[-1]:.2f} s"
             )
@@ -168,12 +175,8 @@ def main() -> None:
             used, since = cpu_seconds(controller), time.monotonic()
             time.sleep(20)
             share = (cpu_seconds(controller) - used) / (time.monotonic() - since)
-            print(f"idle: {share:.1%} of a core, {controller.writes:.0f} writes, {memory_mib(controller):.0f} MiB")
+            say(f"idle: {share:.1%} of a core, {controller.writes:.0f} writes, {memory_mib(controller):.0f} MiB")
             print(f"  API calls in 20 s: {said(api_calls(control_plane) - calls)}")
-
-
-def _document(document: dict[str, Any]) -> str:
-    return f"---\n{json.dumps(document)}"
 
 
 if __name__ == "__main__":

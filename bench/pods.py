@@ -2,7 +2,7 @@
 
 Pod objects are made through the API server and given addresses as kubelet would (127.x.y.z: all of them this machine).
 The stand-in answers `/status` at each of these addresses. Once a pod is touched it serves the revision that it was
-touched for: after 0.35 s (a kubelet's, measured) and up to a second more (a gateway looks once a second).
+touched for: after 0.35 s (a kubelet's, measured) and up to a tenth more (a gateway looks at its volume so often).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import json
 import random
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,11 @@ from llmroute_contract.pods import GATEWAY_LABEL, REVISION_ANNOTATION
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.pods import pod
 
+Document = dict[str, Any]
+
 AT_ONCE = 32
 KUBELET_SECONDS = 0.35
+GATEWAY_SECONDS = 0.1
 
 
 def address_of(number: int) -> str:
@@ -60,7 +63,7 @@ class StandIn:
         touched = (document["metadata"].get("annotations") or {}).get(REVISION_ANNOTATION)
         if touched is not None and self._touched.get(address) != touched:
             self._touched[address] = touched
-            self._loop.call_later(KUBELET_SECONDS + random.random(), self._sync, address)
+            self._loop.call_later(KUBELET_SECONDS + GATEWAY_SECONDS * random.random(), self._sync, address)
 
     def _sync(self, address: str) -> None:
         """As kubelet, it takes what is there by then."""
@@ -77,10 +80,10 @@ class StandIn:
 
     async def follow(self) -> None:
         plane = self._control_plane
-        async with _session(plane) as session:
+        async with session(plane) as asking:
             while True:
                 query = {"watch": "true", "labelSelector": GATEWAY_LABEL, "timeoutSeconds": "300"}
-                async with session.get(f"{plane.url}/api/v1/pods", params=query) as answer:
+                async with asking.get(f"{plane.url}/api/v1/pods", params=query) as answer:
                     rest = b""
                     async for chunk in answer.content.iter_any():
                         *lines, rest = (rest + chunk).split(b"\n")
@@ -108,36 +111,39 @@ def stand_in(control_plane: ControlPlane) -> Iterator[StandIn]:
     one.stop()
 
 
-def make_pods(control_plane: ControlPlane, namespaces: int, each: int, port: int) -> None:
-    asyncio.run(_make_pods(control_plane, namespaces, each, port))
+def make(control_plane: ControlPlane, *groups: Sequence[tuple[str, Document]]) -> None:
+    """Each group's documents at these paths, many at once, one group after the other."""
+    asyncio.run(_make(control_plane, groups))
 
 
-async def _make_pods(control_plane: ControlPlane, namespaces: int, each: int, port: int) -> None:
+async def _make(control_plane: ControlPlane, groups: Sequence[Sequence[tuple[str, Document]]]) -> None:
     gate = asyncio.Semaphore(AT_ONCE)
-    async with _session(control_plane) as session:
+    async with session(control_plane) as asking:
 
-        async def send(method: str, path: str, body: dict[str, Any], kind: str = "application/json") -> None:
-            async with gate:
-                url = control_plane.url + path
-                async with session.request(method, url, data=json.dumps(body), headers={"content-type": kind}) as done:
-                    if done.status >= 300:
-                        raise RuntimeError(f"{method} {path}: {done.status} {await done.text()}")
+        async def send(path: str, body: Document) -> None:
+            is_status = path.endswith("/status")
+            kind = "application/merge-patch+json" if is_status else "application/json"
+            method, url = "PATCH" if is_status else "POST", control_plane.url + path
+            text, headers = json.dumps(body), {"content-type": kind}
+            async with gate, asking.request(method, url, data=text, headers=headers) as done:
+                if done.status >= 300:
+                    raise RuntimeError(f"{method} {path}: {done.status} {await done.text()}")
 
-        async def make(number: int) -> None:
-            space = f"bench-{number % namespaces}"
-            name = f"web-{number // namespaces:03}"
-            document = {"apiVersion": "v1", "kind": "Pod", **pod(name, port=port)}
-            await send("POST", f"/api/v1/namespaces/{space}/pods", document)
-            status = {
-                "status": {"phase": "Running", "podIP": address_of(number), "podIPs": [{"ip": address_of(number)}]}
-            }
-            path = f"/api/v1/namespaces/{space}/pods/{name}/status"
-            await send("PATCH", path, status, "application/merge-patch+json")
+        for group in groups:
+            await asyncio.gather(*(send(path, document) for path, document in group))
 
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
-        accounts = (f"/api/v1/namespaces/bench-{space}/serviceaccounts" for space in range(namespaces))
-        await asyncio.gather(*(send("POST", path, account) for path in accounts))
-        await asyncio.gather(*(make(number) for number in range(namespaces * each)))
+
+def make_pods(control_plane: ControlPlane, namespaces: int, each: int, port: int) -> None:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    accounts = [(f"/api/v1/namespaces/bench-{space}/serviceaccounts", account) for space in range(namespaces)]
+    pods, statuses = [], []
+    for number in range(namespaces * each):
+        path, name = f"/api/v1/namespaces/bench-{number % namespaces}/pods", f"web-{number // namespaces:03}"
+        pods.append((path, {"apiVersion": "v1", "kind": "Pod", **pod(name, port=port)}))
+        address = address_of(number)
+        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+        statuses.append((f"{path}/{name}/status", {"status": status}))
+    make(control_plane, accounts, pods, statuses)
 
 
 def edit_often(control_plane: ControlPlane, namespace: str, route: str, retries: list[dict[str, Any]]) -> None:
@@ -145,10 +151,10 @@ def edit_often(control_plane: ControlPlane, namespace: str, route: str, retries:
 
     async def edit() -> None:
         url = f"{control_plane.url}/apis/llmroute.dev/v1alpha1/namespaces/{namespace}/llmroutes/{route}"
-        async with _session(control_plane) as session:
+        async with session(control_plane) as asking:
             for retry in retries:
                 body = json.dumps([{"op": "add", "path": "/spec/models/0/retry", "value": retry}])
-                async with session.patch(
+                async with asking.patch(
                     url, data=body, headers={"content-type": "application/json-patch+json"}
                 ) as done:
                     done.raise_for_status()
@@ -156,7 +162,7 @@ def edit_often(control_plane: ControlPlane, namespace: str, route: str, retries:
     asyncio.run(edit())
 
 
-def _session(control_plane: ControlPlane) -> aiohttp.ClientSession:
+def session(control_plane: ControlPlane) -> aiohttp.ClientSession:
     context = ssl.create_default_context(cafile=str(control_plane.ca_file))
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context, limit=AT_ONCE + 4),

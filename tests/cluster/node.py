@@ -29,6 +29,9 @@ from tests.waiting import wait_until
 START_SECONDS = 120.0  # 15 on a quiet machine
 _CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_PREFIX = "llmroute-node-"
+_WEIGHTS = {"cpu.shares": "16384", "cpu.weight": "1600"}
+"""Of all pods together, where one program outside has 1024, or 100: else a busy machine gives fifty pods what it gives
+to one other program."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,16 @@ class RealNode:
     """References of the images, for pods with `imagePullPolicy: Never`."""
     _files: NodeFiles
     _ctr: Path
+    _init: int
+    """Process 1 of its namespaces, as seen from here."""
 
     def load(self, image: Image) -> None:
         """Gives the node an image more."""
         _import([image], self._files, self._ctr)
+
+    def inside(self, *command: str) -> list[str]:
+        """The command, to be run in the node's network."""
+        return ["nsenter", f"--net=/proc/{self._init}/ns/net", *command]
 
     def logs(self, namespace: str, pod: str, container: str, *arguments: str) -> str:
         return self.control_plane.kubectl("logs", "-n", namespace, pod, "-c", container, *arguments, check=False).stdout
@@ -125,7 +134,7 @@ def running_node(folder: Path) -> Iterator[RealNode]:
         kubectl = binaries.control_plane.kubectl
         plane = ControlPlane(url, files.authority, files.admin_token, kubeconfig, folder, kubectl, None)
         _, gateway, operator, app = (image.reference for image in images)
-        node = RealNode(plane, gateway, operator, app, files, binaries.containerd / "ctr")
+        node = RealNode(plane, gateway, operator, app, files, binaries.containerd / "ctr", init)
         try:
             wait_until(lambda: _answers(plane), "the node's API server to be ready", START_SECONDS, every=0.1)
             files.api_ready.touch()
@@ -255,6 +264,9 @@ def _make_cgroup(name: str) -> None:
             for setting in ("cpuset.cpus", "cpuset.mems"):  # version 1 makes them empty
                 if first_version and (hierarchy / setting).exists():
                     (hierarchy / name / setting).write_text((hierarchy / setting).read_text())
+            for setting, value in _WEIGHTS.items():
+                if (hierarchy / name / setting).exists():
+                    (hierarchy / name / setting).write_text(value)
     except OSError as error:
         raise Unavailable(f"control groups cannot be made here ({error}); {HOW_TO_GET_ONE}") from None
 

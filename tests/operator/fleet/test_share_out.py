@@ -1,7 +1,8 @@
 """When limits are shared out anew, and what is admitted in sum while a Deployment scales from 2 pods to 50 and back.
 
 The scaling is simulated: the real policy on both sides (when the controller writes, what each gateway admits) under a
-clock of the test's, with pods that come over ten seconds and read a new revision after up to a second.
+clock of the test's, with pods that come over ten seconds and read a new revision after up to a second. On a real node
+`python -m bench.scaling` has it.
 """
 
 from dataclasses import dataclass, field
