@@ -104,6 +104,7 @@ UNKNOWN_FIELDS = (
     _bad("unknown-in-breaker", "spec.upstreams[0].breaker.max_failures", 5, "is not a field"),
     _bad("unknown-in-target", "spec.models[0].targets[1].priority", 1, "is not a field"),
     _bad("unknown-and-null", "spec.upstreams[0].pool.minConnections", None, "is not a field"),
+    _bad("namespace-of-a-secret", "spec.upstreams[0].credential.secretRef.namespace", "other", "is not a field"),
     _bad("unknown-at-the-top", "sepc", {}, "is not a field"),
 )
 

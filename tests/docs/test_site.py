@@ -47,3 +47,14 @@ def test_the_site_builds_strictly_and_fetches_nothing_from_elsewhere(tmp_path: P
     assert [page.name for page in pages if _FETCHED.search(page.read_text())] == []
     styles = (tmp_path / "site").rglob("*.css")
     assert [style.name for style in styles if re.search(r"(@import|url\()[^;)]*//", style.read_text())] == []
+
+
+def test_each_threat_has_a_test_that_shows_its_answer() -> None:
+    text = (REPOSITORY / "docs" / "security.md").read_text()
+    _, _, table = text.partition("| threat | answer | shown by, in `tests/` |\n|---|---|---|\n")
+    rows = table.partition("\n\n")[0].splitlines()
+    assert len(rows) > 10
+    for row in rows:
+        files = _CODE.findall(row.rstrip("| ").rpartition("|")[2])
+        assert files, row
+        assert [file for file in files if not (REPOSITORY / "tests" / file.strip("`")).exists()] == [], row

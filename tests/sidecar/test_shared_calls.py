@@ -106,6 +106,22 @@ def test_requests_are_counted_over_all_gateways(serve: Serve, state: StateServer
     assert remaining == 0
 
 
+def test_no_key_and_nothing_of_a_call_is_in_the_state(serve: Serve, state: StateServer) -> None:
+    (gateway,) = serve(
+        1,
+        limit("five", "Client", requests=5, window="1h"),
+        limit("tokens", "Client", tokens=5000, window="1h"),
+        limit("spend", "Client", budget={"usd": "1", "period": "Day"}),
+        prices=[{"model": "gpt", "inputPerMillion": "1", "outputPerMillion": "1"}],
+    )
+    assert ask(gateway, messages=[{"role": "user", "content": "canary-prompt"}]).status_code == 200
+    names = state.ask("KEYS", "*")
+    assert len(names) >= 3
+    told = repr([names, *(state.ask("DUMP", name) for name in names)])
+    assert KEY not in told
+    assert "canary" not in told
+
+
 def test_what_the_pod_refuses_is_not_counted_together_and_the_other_way_round(serve: Serve) -> None:
     pod = {"name": "pod", "per": "Gateway", "requests": 2, "window": "1h", "scope": "Pod"}
     (gateway, other) = serve(2, pod, limit("all", requests=3, window="1h"))
