@@ -48,7 +48,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "docs/install.md": {
-        "helm install llmroute charts/llmroute --namespace llmroute-system --create-namespace": NODE,
+        "helm install llmroute charts/llmroute --namespace llmroute-system --create-namespace --wait": NODE,
         "docker build -f images/gateway/Dockerfile  -t REGISTRY/gateway:0.1.0  .": BUILT,
         "kubectl label namespace llmroute-system pod-security.kubernetes.io/enforce=restricted": (
             "tests/chart/test_admitted.py sets it"
