@@ -1,6 +1,7 @@
 """The images, built from the real Dockerfiles: what is in them, what is not, and that they can be built again."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.go_build import Unavailable
 from tests.cluster.images import (
     BASE,
     REGISTRY,
@@ -18,11 +20,14 @@ from tests.cluster.images import (
     build,
     gateway_image,
     layers,
+    litellm_image,
     opened_storage,
     operator_image,
     size_mib,
 )
-from tests.cluster.node import RealNode
+from tests.cluster.node import RealNode, check_machine
+from tests.provider import answers, completion, providing, response
+from tests.sidecar.local_process import started_by
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(400)]
 
@@ -110,3 +115,59 @@ def test_the_same_sources_make_the_same_layers(name: str, tmp_path: Path) -> Non
     print(
         f"{name}: {size_mib(first.archive):.0f} MiB compressed, {size_mib(first.archive, ours=True):.0f} of them ours"
     )
+
+
+ROUTE = """
+apiVersion: llmroute.dev/v1alpha1
+kind: LLMRoute
+metadata: {name: chat}
+spec:
+  auth: {mode: None}
+  upstreams:
+    - name: openai
+      url: litellm://openai/gpt-test
+      litellm: {apiBase: "URL/v1"}
+      credential: {secretRef: {name: openai, key: key}}
+  models:
+    - {name: chat, targets: [{upstream: openai}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: openai}
+stringData: {key: sk-test}
+"""
+
+
+@pytest.fixture
+def with_litellm() -> Image:
+    """Made by `python -m tests.cluster`, where it was run."""
+    try:
+        check_machine()
+        return litellm_image()
+    except Unavailable as reason:
+        if os.environ.get("CI"):
+            pytest.fail(f"there is no image with litellm: {reason}")
+        pytest.skip(f"there is no image with litellm: {reason}")
+
+
+def test_the_image_with_litellm_answers_through_it(with_litellm: Image, tmp_path: Path) -> None:
+    """In a container of buildah's on the machine's own network: it is too large to give it to the node for one call."""
+    image = with_litellm
+    with providing(answers(response(200, completion("from the provider")))) as provider, opened_storage() as storage:
+        (tmp_path / "route.yaml").write_text(ROUTE.replace("URL", provider.url))
+        tmp_path.chmod(0o755)
+        container = storage.run("from", f"oci-archive:{image.archive}")
+        program = ["/opt/llmroute/bin/llmroute", "run", "-f", "/routes/route.yaml", "--port", "0", "--admin-port", "0"]
+        try:
+            described = json.loads(storage.run("inspect", container))["OCIv1"]["config"]
+            assert described["User"] == "65532:65532"
+            mount = ["--volume", f"{tmp_path}:/routes:ro"]
+            with started_by(storage.command("run", *mount, container, "--", *program), tmp_path / "log") as local:
+                local.tells("Ctrl-C ends.")
+                answer = local.ask("chat", key=None)
+                assert answer.status_code == 200, answer.text
+                assert answer.json()["choices"][0]["message"]["content"] == "from the provider"
+                local.interrupt()
+        finally:
+            storage.run("rm", container)
+    print(f"gateway-litellm: {size_mib(image.archive):.0f} MiB compressed")

@@ -70,22 +70,6 @@ def test_a_labelled_deployment_comes_up_with_its_gateway_and_is_answered(web: Ap
     assert PROVIDER_KEY not in json.dumps(pod)
 
 
-CONNECT = """
-import socket, sys
-for port in 8790, 8791:
-    with socket.socket() as tried:
-        tried.settimeout(20)
-        print(port, tried.connect_ex((sys.argv[1], port)) == 0)
-"""
-
-
-def test_another_pod_cannot_call_through_its_gateway(web: App) -> None:
-    """The data port is its pod's loopback alone; the admin port, which only reads, is on the pod's address."""
-    address = web.shop.get("pod", web.pod)["status"]["podIP"]
-    told = web.shop.kubectl("exec", "deployment/first", "--", "/app/venv/bin/python", "-c", CONNECT, address)
-    assert told.split() == ["8790", "False", "8791", "True"]
-
-
 def test_an_edit_reaches_an_injected_pod_while_it_calls_and_no_call_is_lost(web: App) -> None:
     web.shop.route_to("second")
     web.wait_for("second", count=5)

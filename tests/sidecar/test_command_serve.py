@@ -154,3 +154,13 @@ def test_the_admin_port_is_open_on_each_address_that_is_named(tmp_path: Path) ->
             assert httpx.get(f"http://{host}:{gateway.admin_port}/health", timeout=10).status_code == 200
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"http://127.0.0.3:{gateway.admin_port}/health", timeout=10)
+
+
+def test_from_another_address_than_its_loopbacks_nobody_can_call(tmp_path: Path) -> None:
+    """127.0.0.2 leads to this machine too, and to nobody who listens on 127.0.0.1 alone; with --host all can."""
+    with serving(tmp_path, config=False, GATEWAY_UPSTREAMS="chat=mock://local") as gateway:
+        assert gateway.get("/health").status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.2:{gateway.port}/v1/models", timeout=20)
+    with serving(tmp_path, "--host=0.0.0.0", config=False, GATEWAY_UPSTREAMS="chat=mock://local") as gateway:
+        assert httpx.get(f"http://127.0.0.2:{gateway.port}/v1/models", timeout=20).status_code in (200, 401)
