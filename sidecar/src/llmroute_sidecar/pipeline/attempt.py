@@ -32,8 +32,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import msgspec
-
 from llmroute_sidecar.pipeline.body import RequestFields, with_usage_asked_for
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import AttemptRecord, error_as_event, stream_error
@@ -300,63 +298,69 @@ class AttemptEngine:
         deadline: float,
         keep_alive: KeepAlive | None,
     ) -> None:
-        began = self._now()
-        clock = time.perf_counter()  # the loop's clock moves once an iteration: too coarse to measure with
-        outcome, rest, status = Outcome.NEUTRAL, None, None
-        breaker = upstream.breaker
-        exchange: Exchange | None = None
-        judged = left = False
-        failure: str | None = None
+        attempt = _Attempt(self._now())
         if call.trace is not None:
             trace_attempt(call, candidate, upstream.config)
         if keep_alive is not None:
             keep_alive.watch(candidate.model if candidate.is_fallback else None)
         try:
-            deadline = min(deadline, began + upstream.config.request_timeout)
+            deadline = min(deadline, attempt.began + upstream.config.request_timeout)
             exchange = await self._answered(call, fields, candidate, upstream, deadline)
-            status = exchange.status
+            attempt.exchange = exchange
+            attempt.status = status = exchange.status
             _judge_status(exchange)
-            await self._hold(exchange, fields, upstream, began, deadline)
+            await self._hold(exchange, fields, upstream, attempt.began, deadline)
             if exchange.complete:
                 call.wait_ends()
             # The verdict falls here, not at the end: a probe that streams for minutes must not keep others waiting.
-            breaker.record(permit, Outcome.NEUTRAL if 400 <= status < 500 else Outcome.SUCCESS, self._now())
-            judged = True
+            outcome = Outcome.NEUTRAL if 400 <= status < 500 else Outcome.SUCCESS
+            upstream.breaker.record(permit, outcome, self._now())
+            attempt.judged = True
             self._serves(call, candidate, upstream)
             await self._relay(call, exchange, upstream, reply, deadline, keep_alive)
             exchange.release()
-            exchange = None
+            attempt.exchange = None
         except _Failed as failed:
-            outcome, rest, failure = failed.outcome, failed.rest, failed.reason
+            attempt.failed(failed.outcome, failed.reason, failed.rest)
             raise
         except UpstreamBroken as broken:
             outcome = Outcome.NEUTRAL if broken.reason == "pool_timeout" else Outcome.FAILURE
-            failure = broken.reason
-            raise _Failed(outcome, broken.reason, status) from None
+            attempt.failed(outcome, broken.reason, None)
+            raise _Failed(outcome, broken.reason, attempt.status) from None
         except _BrokenOff:
-            breaker.broke_off(self._now(), permit)
-            failure = call.attempts[-1].reason
+            upstream.breaker.broke_off(self._now(), permit)
+            attempt.failure = call.attempts[-1].reason
             raise
         except asyncio.CancelledError:
-            left, failure = True, CLIENT_LEFT
+            attempt.left, attempt.failure = True, CLIENT_LEFT
             raise
         finally:
-            now = self._now()
-            if keep_alive is not None:
-                keep_alive.stop()
-            if exchange is not None:
-                exchange.abort()
-            if not judged:
-                breaker.record(permit, outcome, now, None if rest is None else now + rest)
-            if call.meter is not None:
-                call.meter.end(left=left)
-            call.wait_ends()
-            if judged or left:
-                self._metrics.came_of(upstream.config.name, CLIENT_LEFT if left else call.attempts[-1].reason)
-            if call.trace is not None:
-                trace_attempt_end(call, status, failure)
-            told = status or ("cancelled" if left else "error")
-            self._metrics.attempt(upstream.config.name, told, time.perf_counter() - clock)
+            self._over(call, upstream, permit, attempt, keep_alive)
+
+    def _over(
+        self, call: Call, upstream: LiveUpstream, permit: Permit, attempt: "_Attempt", keep_alive: KeepAlive | None
+    ) -> None:
+        """An attempt is over, whichever way. Apart from `_attempt`: mypyc reads a variable in a `finally` as what it is
+        where all went well."""
+        now = self._now()
+        if keep_alive is not None:
+            keep_alive.stop()
+        if attempt.exchange is not None:
+            attempt.exchange.abort()
+        if not attempt.judged:
+            rest = attempt.rest
+            upstream.breaker.record(permit, attempt.outcome, now, None if rest is None else now + rest)
+        if call.meter is not None:
+            call.meter.end(left=attempt.left)
+        call.wait_ends()
+        if attempt.judged or attempt.left:
+            self._metrics.came_of(upstream.config.name, CLIENT_LEFT if attempt.left else call.attempts[-1].reason)
+        if call.trace is not None:
+            trace_attempt_end(call, attempt.status, attempt.failure)
+        told: int | str = "cancelled" if attempt.left else "error"
+        if attempt.status:
+            told = attempt.status
+        self._metrics.attempt(upstream.config.name, told, time.perf_counter() - attempt.clock)
 
     async def _answered(
         self, call: Call, fields: RequestFields, candidate: Candidate, upstream: LiveUpstream, deadline: float
@@ -515,16 +519,41 @@ class AttemptEngine:
         reply.finish()
 
 
-class _Chain(msgspec.Struct):
+class _Attempt:
+    """What is known of one attempt as it goes."""
+
+    __slots__ = ("began", "clock", "exchange", "failure", "judged", "left", "outcome", "rest", "status")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.clock = time.perf_counter()  # the loop's clock moves once an iteration: too coarse to measure with
+        self.exchange: Exchange | None = None
+        self.outcome = Outcome.NEUTRAL
+        self.rest: float | None = None
+        self.status: int | None = None
+        self.failure: str | None = None
+        self.judged = False
+        self.left = False
+
+    def failed(self, outcome: Outcome, failure: str, rest: float | None) -> None:
+        self.outcome = outcome
+        self.failure = failure
+        self.rest = rest
+
+
+class _Chain:
     """What a call has met with on its way through its candidates."""
 
-    tried: bool = False
-    throttled: bool = True
-    soonest: float | None = None
-    limited: Refused | None = None
-    uncounted: bool = False
-    failed: list[tuple[str, str]] = msgspec.field(default_factory=list)
-    """Targets: upstream and the model there."""
+    __slots__ = ("failed", "limited", "soonest", "throttled", "tried", "uncounted")
+
+    def __init__(self) -> None:
+        self.tried = False
+        self.throttled = True
+        self.soonest: float | None = None
+        self.limited: Refused | None = None
+        self.uncounted = False
+        self.failed: list[tuple[str, str]] = []
+        """Targets: upstream and the model there."""
 
 
 def _header(call: Call, name: str) -> bytes | None:

@@ -20,7 +20,7 @@ from llmroute_sidecar.pipeline.form import FormFields, is_form, read_form
 from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.pipeline.metering import Metering
 from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of, standing_together
-from llmroute_sidecar.pipeline.tell import Ended, ended, is_told, log_line, tell_metrics
+from llmroute_sidecar.pipeline.tell import Ended, is_told, log_line, tell_metrics
 from llmroute_sidecar.pipeline.together import Uncounted
 from llmroute_sidecar.pipeline.trace import begin_trace, end_trace
 from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
@@ -269,7 +269,7 @@ class Gateway:
         tell_metrics(call, status, seconds, self._metrics)
         if call.trace is not None:
             end_trace(call, status)
-        over = ended(call, status, seconds)
+        over = Ended(call, status, seconds)
         if call.model is not None or status >= 400:  # else a probe, a scrape or a list
             self.finished.append(over)
         if is_told(call, status):

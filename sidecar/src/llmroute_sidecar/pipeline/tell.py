@@ -6,10 +6,7 @@ client sends there is the model's name and the path in the log line, cut to a bo
 
 import time
 
-import msgspec
-
-from llmroute_sidecar.pipeline.call import Call, Ids
-from llmroute_sidecar.pipeline.errors import AttemptRecord
+from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.usage import Usage
 from llmroute_sidecar.policy.limits.rules import PICODOLLARS
 from llmroute_sidecar.policy.plan import DEFAULT_NAME
@@ -17,6 +14,7 @@ from llmroute_sidecar.policy.sampling import is_logged
 from llmroute_sidecar.telemetry.genai import OTHER
 from llmroute_sidecar.telemetry.log import timestamp
 from llmroute_sidecar.telemetry.metrics import Metrics
+from llmroute_sidecar.telemetry.request_line import LogLine, Tokens
 
 CLIENT_LEFT = 499
 
@@ -83,85 +81,52 @@ def is_told(call: Call, status: int) -> bool:
     return is_logged(rules, status, call.client, call.model or "", call.ids.trace_id, broken=broken)
 
 
-class Tokens(msgspec.Struct, frozen=True, gc=False):
-    input: int
-    output: int
-    estimated: bool
-
-
-class LogLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A request's line. What has no default stands in each of them, if as null."""
-
-    timestamp: str
-    level: str
-    message: str
-    logger: str
-    request_id: str
-    trace_id: str
-    method: str
-    path: str
-    status: int
-    duration_ms: float
-    upstream: str | None
-    fallback_model: str | None
-    client_ip: str
-    model: str | None
-    client: str | None
-    attempts: int
-    tokens: Tokens | None = None
-    code: str | None = None
-    limit: str | None = None
-    tried: list[str] | None = None
-    exc_info: str | None = None
-
-
-class Ended(msgspec.Struct, frozen=True, gc=False):
+class Ended:
     """What a call's line is made of, as it was when the call ended.
 
     The last calls are kept so, whether or not the log has them, and hardly one of them is ever looked at: to take the
     values costs a sixth of what the line costs. Of what a call was served from there is nothing: it may go.
     """
 
-    at: float
-    """Unix seconds."""
-    status: int
-    seconds: float
-    ids: Ids
-    method: str
-    path: str
-    upstream: str | None
-    fallback_model: str | None
-    client_ip: str
-    model: str | None
-    client: str | None
-    tries: int
-    usage: Usage | None
-    error_code: str | None
-    limit: str | None
-    attempts: list[AttemptRecord]
-    exception: str | None
-
-
-def ended(call: Call, status: int, seconds: float) -> Ended:
-    return Ended(
-        time.time(),
-        status,
-        seconds,
-        call.ids,
-        call.method,
-        call.path[:200],
-        call.upstream,
-        call.fallback_model,
-        call.client_ip,
-        call.model,
-        call.client,
-        call.tries,
-        call.usage,
-        call.error_code,
-        call.limit,
-        call.attempts,
-        call.exception,
+    __slots__ = (
+        "at",
+        "attempts",
+        "client",
+        "client_ip",
+        "error_code",
+        "exception",
+        "fallback_model",
+        "ids",
+        "limit",
+        "method",
+        "model",
+        "path",
+        "seconds",
+        "status",
+        "tries",
+        "upstream",
+        "usage",
     )
+
+    def __init__(self, call: Call, status: int, seconds: float) -> None:
+        self.at = time.time()
+        """Unix seconds."""
+        self.status = status
+        self.seconds = seconds
+        self.ids = call.ids
+        self.method = call.method
+        self.path = call.path[:200]
+        self.upstream = call.upstream
+        self.fallback_model = call.fallback_model
+        self.client_ip = call.client_ip
+        self.model = call.model
+        self.client = call.client
+        self.tries = call.tries
+        self.usage = call.usage
+        self.error_code = call.error_code
+        self.limit = call.limit
+        self.attempts = call.attempts
+        self.exception = call.exception
 
 
 def log_line(call: Ended) -> LogLine:

@@ -76,8 +76,9 @@ _CUT = 503
 _LINGER_SECONDS = 2.0
 
 
-class Connection(asyncio.Protocol):
-    """A client's connection. `connections` holds all open ones, for the drain; `room` is what their bodies share."""
+class Connection:
+    """A client's connection (an asyncio protocol, by form: a base class that is not compiled would cost its attributes'
+    speed). `connections` holds all open ones, for the drain; `room` is what their bodies share."""
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._connections = connections
         self._room = room
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._client_ip = ""
         self._turn: Turn | None = None  # the one that is parsed
@@ -139,7 +140,7 @@ class Connection(asyncio.Protocol):
         self.write_paused = False
         self._leave_all(_CLIENT_LEFT)
         self._turn = None
-        del self._parser  # it refers to this object: without a cycle memory is freed at once, not by a collection
+        self._parser = None  # it refers to this object: without a cycle memory is freed at once, not by a collection
 
     def _leave_all(self, status: int) -> None:
         """Nobody is there any more for what was not answered: its work is cancelled."""
@@ -187,8 +188,10 @@ class Connection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> bytes:
         """Parses `data`, up to an offered upgrade, and returns what is behind that."""
+        parser = self._parser
+        assert parser is not None  # while there is a connection
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade()
             return data[upgrade.args[0] :]
@@ -202,9 +205,9 @@ class Connection(asyncio.Protocol):
         elif self._offered_with is not None:
             head = b"POST / HTTP/1.1\r\n%b\r\n\r\n" % self._offered_with
             self._offered_with = None
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = parser = httptools.HttpRequestParser(self)
             self._retelling = True
-            self._parser.feed_data(head)
+            parser.feed_data(head)
             self._retelling = False
 
     def eof_received(self) -> bool | None:
@@ -291,18 +294,18 @@ class Connection(asyncio.Protocol):
             self._read_here.append(header)
 
     def on_headers_complete(self) -> None:
-        turn = self._turn
-        if turn is None or self._deaf or self._retelling:
+        turn, parser = self._turn, self._parser
+        if turn is None or parser is None or self._deaf or self._retelling:
             return
         self._in_head = False
         # Nearly every head comes in one piece below the limit; only one that may be above it is measured.
         size = 0 if self._unspent <= self._limits.head else self._head_size()
         self._unspent = 0
-        version = self._parser.get_http_version()
+        version = parser.get_http_version()
         turn.http10 = version == "1.0"
-        self._method = self._parser.get_method().decode("ascii", "replace")
+        self._method = parser.get_method().decode("ascii", "replace")
         turn.keep_alive = (
-            self._parser.should_keep_alive() and not turn.http10 and not self._draining and self._method != "CONNECT"
+            parser.should_keep_alive() and not turn.http10 and not self._draining and self._method != "CONNECT"
         )
         call = turn.call = self._call(self._method)
         turn.head_only = call.method == "HEAD"
@@ -315,7 +318,7 @@ class Connection(asyncio.Protocol):
                 turn.length = len(value) if len(value) > 18 else int(value)
             elif name == b"expect":
                 turn.expects_continue = not turn.http10  # RFC 9110 §10.1.1: an HTTP/1.0 client does not mean it
-        if self._parser.should_upgrade() and self._method != "CONNECT":
+        if parser.should_upgrade() and self._method != "CONNECT":
             self._offered_with = _framing(call.headers)
         if turn is self._queue[0]:
             self._take_up(turn)
@@ -327,15 +330,15 @@ class Connection(asyncio.Protocol):
         path, _, query = self._url.partition(b"?")
         text = path.decode("latin-1")
         return Call(
-            method=method,
-            path=text,
-            query=query.decode("latin-1"),
-            headers=self._headers,
-            read_here=self._read_here,
-            client_ip=self._client_ip,
-            started=time.perf_counter(),
-            ids=take_over_ids(self._read_here),
-            template=self._handler.template(method, text),
+            method,
+            text,
+            query.decode("latin-1"),
+            self._headers,
+            self._read_here,
+            self._client_ip,
+            time.perf_counter(),
+            take_over_ids(self._read_here),
+            self._handler.template(method, text),
         )
 
     def on_body(self, body: bytes) -> None:

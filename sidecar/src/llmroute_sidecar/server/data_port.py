@@ -6,6 +6,7 @@ error table.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, cast
 
 from llmroute_sidecar.pipeline.body import JSON_PATHS
 from llmroute_sidecar.pipeline.call import Call
@@ -45,10 +46,14 @@ class DataPort:
     async def listen(self, host: str, port: int) -> int:
         """Opens the port and returns its number (of use with port 0). Raises OSError."""
         self._server = await self._loop.create_server(
-            lambda: Connection(self, self._limits, self._loop, self._connections, self._room), host, port, backlog=2048
+            cast("Callable[[], asyncio.Protocol]", self._accept), host, port, backlog=2048
         )
-        bound: int = self._server.sockets[0].getsockname()[1]
+        opened: Any = self._server  # uvloop's, whose sockets are a list
+        bound: int = opened.sockets[0].getsockname()[1]
         return bound
+
+    def _accept(self) -> Connection:
+        return Connection(self, self._limits, self._loop, self._connections, self._room)
 
     def close_idle(self) -> None:
         """Connections without a request are closed; those with one are closed after their answer."""

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from llmroute_sidecar.telemetry.call_series import AllCallSeries
 from llmroute_sidecar.telemetry.catalogue import Catalogue
 from llmroute_sidecar.telemetry.genai import GenAiMetrics
-from llmroute_sidecar.telemetry.series import CounterSeries, HistogramSeries
+from llmroute_sidecar.telemetry.series import Count, CounterSeries, HistogramSeries, Row
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 600)
 """Seconds; from a mock's answer to the longest thought."""
@@ -54,6 +54,8 @@ class Metrics:
             LATENCY_BUCKETS,
             registry,
         )
+        self._answered: dict[tuple[str, str, int], tuple[Count, Row]] = {}
+        """What has been counted before is found by one look."""
         self.in_flight = 0
         Gauge("gateway_in_flight_requests", "Requests being served.", registry=registry).set_function(
             lambda: self.in_flight
@@ -71,6 +73,7 @@ class Metrics:
             LATENCY_BUCKETS,
             registry,
         )
+        self._attempted: dict[tuple[str, int | str], tuple[Count, Row]] = {}
         self.rate_limited = Counter("gateway_rate_limited_total", "Requests refused by a limit.", registry=registry)
         self._circuit_open = Counter(
             "gateway_circuit_open_total",
@@ -190,12 +193,22 @@ class Metrics:
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
         if method not in METHODS:
             method = "other"
-        self._requests.add((method, path, str(status)))
-        self._latency.observe((method, path), seconds)
+        key = (method, path, status)
+        found = self._answered.get(key)
+        if found is None:
+            found = self._requests.at((method, path, str(status))), self._latency.at((method, path))
+            self._answered[key] = found
+        found[0].value += 1.0
+        found[1].observe(seconds)
 
     def attempt(self, upstream: str, status: int | str, seconds: float) -> None:
-        self._upstream_requests.add((upstream, str(status)))
-        self._upstream_latency.observe((upstream,), seconds)
+        key = (upstream, status)
+        found = self._attempted.get(key)
+        if found is None:
+            found = self._upstream_requests.at((upstream, str(status))), self._upstream_latency.at((upstream,))
+            self._attempted[key] = found
+        found[0].value += 1.0
+        found[1].observe(seconds)
 
     def price_unknown(self, model: str) -> None:
         """`model` is a configured name, or `other`."""

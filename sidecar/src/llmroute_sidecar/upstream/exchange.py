@@ -8,8 +8,6 @@ is closed).
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-import msgspec
-
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, values as they came, in order."""
 
@@ -40,14 +38,17 @@ class UpstreamBroken(Exception):
         """True when a kept connection was found closed before a single byte of answer: it is safe to try a new one."""
 
 
-class OutgoingRequest(msgspec.Struct, frozen=True):
+class OutgoingRequest:
     """What is sent to an upstream. `path` is what follows `/v1` in the client's path, with its query."""
 
-    path: str
-    headers: Headers
-    body: bytes
-    model: str
-    stream: bool
+    __slots__ = ("body", "headers", "model", "path", "stream")
+
+    def __init__(self, path: str, headers: Headers, body: bytes, model: str, stream: bool) -> None:
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.model = model
+        self.stream = stream
 
 
 class Sink(Protocol):

@@ -19,15 +19,18 @@ HIGH_WATER = 256 * 1024
 """Unread body bytes above which the upstream is held back."""
 
 
-class HttpConnection(asyncio.Protocol):
-    """A connection that serves one exchange at a time (`Exchange` in exchange.py)."""
+class HttpConnection:
+    """A connection that serves one exchange at a time (`Exchange` in exchange.py); an asyncio protocol, by form: a base
+    class that is not compiled would cost its attributes' speed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[["HttpConnection"], None]) -> None:
         self._loop = loop
         self._on_end = on_end
         self._in_exchange = False
+        self._awaited = False  # an answer, or more of it
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
+        """Of all answers on this connection; None before the first request and after the end."""
         self._waiter: asyncio.Future[str | None] | None = None
         """Resolved with None by news, with why by a timer."""
         self._timer: asyncio.TimerHandle | None = None
@@ -59,7 +62,7 @@ class HttpConnection(asyncio.Protocol):
         """Begins an exchange. The transport takes all of it: bodies are bounded where they come in."""
         assert self._transport is not None
         self.served += 1
-        self._in_exchange = True
+        self._in_exchange = self._awaited = True
         self.status = 0
         self.headers = []
         self.buffer = bytearray()
@@ -72,7 +75,8 @@ class HttpConnection(asyncio.Protocol):
         self._head_told = False
         self._until_close = False
         self._news = False
-        self._parser = httptools.HttpResponseParser(self)
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         if len(body) < 32 * 1024:
             self._transport.write(head + body)
         else:
@@ -212,7 +216,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's classes
 
     def data_received(self, data: bytes) -> None:
-        if self._parser is None:
+        if self._parser is None or not self._awaited:
             self._kill()  # bytes that no request asked for: the connection cannot be trusted (RFC 9112 §9.2)
             return
         self._last_activity = self._loop.time()
@@ -235,7 +239,7 @@ class HttpConnection(asyncio.Protocol):
         self._set_timer(None)
         self.closed = True
         self.reusable = False
-        if self._parser is not None and not self.complete:
+        if self._awaited:
             if self._head_done and self._until_close and exc is None:
                 self._finish()  # RFC 9112 §6.3, case 8: a body without a length ends with the connection
             else:
@@ -253,15 +257,27 @@ class HttpConnection(asyncio.Protocol):
             self._reading_paused = True
             self._transport.pause_reading()
 
+    def pause_writing(self) -> None:
+        pass  # bodies are bounded where they come in
+
+    def resume_writing(self) -> None:
+        pass
+
     # -- httptools' callbacks ----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.complete:  # another answer on the heels of the one that was asked for
+            self._kill()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_done:  # a trailer is no header (RFC 9110 §6.5.1), nor is an answer that nobody asked for
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        assert self._parser is not None
-        status = self._parser.get_status_code()
+        parser = self._parser
+        if parser is None or self.closed:
+            return
+        status = parser.get_status_code()
         if 100 <= status < 200:
             return  # an interim answer; on_message_complete clears it away
         if not 200 <= status <= 599:  # RFC 9110 §15: there are no others
@@ -291,13 +307,15 @@ class HttpConnection(asyncio.Protocol):
         self._wake()
 
     def on_message_complete(self) -> None:
-        assert self._parser is not None
+        parser = self._parser
+        if parser is None or self.closed:
+            return
         if not self._head_done:  # 1xx: what follows is the real answer
             self.headers = []
             return
         assert self._transport is not None
         self.reusable = (
-            self._parser.should_keep_alive()
+            parser.should_keep_alive()
             and not self._until_close
             # An answer that came before the request was sent: the upstream may never read the rest of it.
             and not self._transport.get_write_buffer_size()
@@ -306,7 +324,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self.complete = True
-        self._parser = None
+        self._awaited = False
         self._wake()
 
 

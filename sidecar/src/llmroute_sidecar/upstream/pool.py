@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from llmroute_contract.scalars import UpstreamUrl
 from llmroute_sidecar.snapshot import TlsMaterial
@@ -146,9 +146,13 @@ class HttpCaller:
     async def _dial(self, make: Callable[[], HttpConnection]) -> HttpConnection:
         """The way to the upstream, which other kinds of upstreams have in other places."""
         _, connection = await self._loop.create_connection(
-            make, self._host, self._port, ssl=self._ssl, server_hostname=self._host if self._ssl else None
+            cast("Callable[[], asyncio.Protocol]", make),
+            self._host,
+            self._port,
+            ssl=self._ssl,
+            server_hostname=self._host if self._ssl else None,
         )
-        return connection
+        return cast("HttpConnection", connection)
 
     def _ended(self, connection: HttpConnection) -> None:
         """The connection's exchange is over: handed on or kept if it may be, closed otherwise."""

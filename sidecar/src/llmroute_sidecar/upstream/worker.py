@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from llmroute_sidecar.snapshot import Upstream
 from llmroute_sidecar.upstream.exchange import UpstreamBroken
@@ -97,14 +97,15 @@ class Worker:
             ours.setblocking(False)
             with theirs:
                 process.hand_over(theirs)
-            _, connection = await self._loop.create_unix_connection(make, sock=ours)
+            protocol = cast("Callable[[], asyncio.Protocol]", make)
+            _, connection = await self._loop.create_unix_connection(protocol, sock=ours)
         except OSError:
             ours.close()
             raise UpstreamBroken("connect_failed") from None
         except BaseException:
             ours.close()
             raise
-        return connection
+        return cast("HttpConnection", connection)
 
     def used(self) -> None:
         """A call has ended."""
