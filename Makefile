@@ -9,6 +9,8 @@ LOCK := requirements/dev.txt
 LITELLM_VENV := .venv-litellm
 LITELLM_LOCK := requirements/litellm.txt
 PARTS := contract sidecar operator
+# What the compiled gateway (as in its image) is tried with again: where compiled code could behave otherwise.
+COMPILED_TESTS := $(addprefix tests/sidecar/test_,bad_requests.py departures.py failures.py many_streams.py mixed_traffic.py reload_state.py)
 
 .PHONY: help setup litellm run test check lint bench generate docs screenshots fmt lock clean
 
@@ -50,6 +52,8 @@ test: setup ## everything: lint, types, and every test, control plane included
 	@$(BIN)/python -m tests.cluster
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/pytest
+	@if program=$$($(BIN)/python -m tools.compiled); then LLMROUTE_TEST_PROGRAM=$$program $(BIN)/pytest -q $(COMPILED_TESTS); \
+	  else echo "SKIPPING THE TESTS OF THE COMPILED GATEWAY" >&2; test -z "$$CI"; fi
 
 check: setup lint ## the fast loop: lint, types, imports, unit tests
 	@$(BIN)/pytest -q -m "not server and not cluster and not node"

@@ -26,7 +26,8 @@ where there are better ones. Numbers are for comparing within one run: nothing f
 percentile is the difference of two percentiles.
 
 llmroute is measured as its image has it: Debian's Python where there is one, the packages that the gateway needs alone,
-the sources of this tree; `--gateway` names another.
+the sources of this tree, compiled (where there is no C compiler, as they stand, and the report says so); `--gateway`
+names another.
 
 Where things are: `machine` (cores, ports), `process` (start, stop, RSS, CPU), `provision` (gets the contenders),
 `contenders/` (one file each), `upstream` (the stand-in), `load` (wrk), `streams` (paced streams), `probe` (paced

@@ -31,7 +31,8 @@ def main() -> int:
     except machine.TooFewCores as error:
         say(str(error))
         return 1
-    wanted = [name for name in NAMES if name in (arguments.only or NAMES)]
+    usual = ("nginx", "envoy", OURS) if arguments.requests else NAMES
+    wanted = [name for name in NAMES if name in (arguments.only or usual)]
     debian.install({"wrk": "wrk"} | ({"nginx": "nginx-light"} if "nginx" in wanted else {}), "bench")
     if debian.find("wrk") is None:
         say("nothing can be measured without wrk")
@@ -62,7 +63,7 @@ def main() -> int:
     busy_before = machine.busy_share(cores)
     os.sched_setaffinity(0, {cores.rig})  # wrk and the stand-in inherit it
     sys.setswitchinterval(0.0005)  # or the thread that changes configuration would hold up the prober
-    plan = rounds.QUICK if arguments.quick else rounds.FULL
+    plan = rounds.REQUESTS if arguments.requests else rounds.QUICK if arguments.quick else rounds.FULL
     began = time.monotonic()
     visits = rounds.run(contenders, plan, cores)
     took = time.monotonic() - began
@@ -114,6 +115,9 @@ def _arguments() -> argparse.Namespace:
         prog="python -m bench", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: below 150 s in all")
+    parser.add_argument(
+        "--requests", action="store_true", help="requests/s alone, of nginx, envoy and llmroute: 1 minute"
+    )
     parser.add_argument("--only", action="append", choices=NAMES, help="just this contender (may be given again)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", help="where bench.json goes")
     parser.add_argument("--markdown", type=Path, help="a page that gets the report between its two marks, too")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tools import compiled
 from tools.debian import find
 
 _ROOT = Path(__file__).parents[1]
@@ -29,6 +30,8 @@ _INSTALL_SECONDS = 600
 _BUILD = (
     "import os, sys; from hatchling.build import build_editable; os.chdir(sys.argv[1]); build_editable(sys.argv[2])"
 )
+
+_HAS_HEADERS = "import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path('include') + '/Python.h'))"
 
 
 def say(text: str) -> None:
@@ -55,9 +58,10 @@ def litellm() -> Path | None:
 
 def gateway() -> Path | None:
     """A virtual environment with what the gateway's image holds, at the versions of requirements/dev.txt, and the two
-    parts as they are in this tree.
+    parts as they are in this tree, the sidecar compiled as the image's is; where that cannot be done, as it stands.
     """
     python = serving_python()
+    builder = _builder(python)
     lock = _only((_LOCKS / "dev.txt").read_text(), {f"llmroute-{part}" for part in _PARTS})
     projects = [(_ROOT / part / "pyproject.toml").read_bytes() for part in _PARTS]
 
@@ -66,13 +70,34 @@ def gateway() -> Path | None:
             needed = Path(scratch) / "gateway.txt"
             needed.write_text(lock)
             _installing(python, needed)(folder)
+            compiled_parts = () if builder is None else ("sidecar",)
             for part in _PARTS:
-                _run([sys.executable, "-c", _BUILD, str(_ROOT / part), scratch])
+                if part not in compiled_parts:
+                    _run([sys.executable, "-c", _BUILD, str(_ROOT / part), scratch])
+            if builder is not None:
+                try:
+                    compiled.build(builder / "bin" / "python", folder / "bin" / "python", Path(scratch))
+                except compiled.Unavailable as error:
+                    raise _Failed(str(error)) from None
             wheels = [str(wheel) for wheel in Path(scratch).glob("*.whl")]
             _run([_uv(), "pip", "install", "--quiet", "--python", str(folder), "--no-deps", "--no-index", *wheels])
 
     content = (lock.encode(), _about(python), str(_ROOT).encode(), *projects)
-    return _environment("gateway", "what the gateway needs", content, install)
+    if builder is None:
+        return _environment("gateway", "what the gateway needs", content, install)
+    content = (*content, compiled.digest(python).encode())
+    return _environment("gateway", "what the gateway needs, and the gateway, compiled,", content, install)
+
+
+def _builder(python: Path) -> Path | None:
+    """A virtual environment with what compiles, as in the build of the gateway's image."""
+    if find("gcc") is None or subprocess.run([python, "-c", _HAS_HEADERS], capture_output=True, timeout=20).returncode:
+        say("llmroute IS NOT COMPILED, as its image is: gcc or Python's headers are not here (Debian: python3-dev)")
+        return None
+    lock = _LOCKS / "image-build.txt"
+    return _environment(
+        "builder", "what compiles the gateway", (lock.read_bytes(), _about(python)), _installing(python, lock)
+    )
 
 
 def portkey() -> Path | None:

@@ -42,6 +42,8 @@ class Plan:
     reloads: reload.Reloads
     budget_seconds: float
     """No further visit begins after this."""
+    requests_alone: bool = False
+    """Requests/s and nothing else."""
 
 
 FULL = Plan(
@@ -73,6 +75,9 @@ QUICK = Plan(
         seconds=3, pace=streams.Pace(streams=100, chunks=20, gap_ms=100, ramp_seconds=1), models=1000
     ),
     budget_seconds=125,
+)
+REQUESTS = replace(
+    QUICK, rounds=5, load_seconds=2, paced_rounds=0, reload_rounds=0, peers_reload_rounds=0, requests_alone=True
 )
 
 
@@ -236,6 +241,12 @@ def _loads(
     seconds = plan.slow_load_seconds if effort.slow else plan.load_seconds
     many, cpu = _measured(visit, cores, child, lambda: load.wrk(endpoint, effort.connections, seconds, load.PLAIN))
     values["rps"] = many.answers / many.seconds
+    values["errors"] = many.errors
+    if child is not None:
+        values["busy"] = cpu / many.seconds
+        values["rps_per_cpu_second"] = many.answers / cpu
+    if plan.requests_alone:
+        return
     one, _ = _measured(visit, cores, child, lambda: load.wrk(endpoint, 1, seconds, load.PLAIN))
     values["p50_us"], values["p99_us"] = one.p50_us, one.p99_us
     body = load.streaming(CHUNKS)
@@ -244,8 +255,6 @@ def _loads(
     values["stream_mib_per_second"] = flood.bytes / flood.seconds / _MIB
     values["errors"] = many.errors + one.errors + flood.errors
     if child is not None:
-        values["busy"] = cpu / many.seconds
-        values["rps_per_cpu_second"] = many.answers / cpu
         values["stream_busy"] = flood_cpu / flood.seconds
         values["chunks_per_cpu_second"] = flood.answers * CHUNKS / flood_cpu
     if values["errors"]:

@@ -18,7 +18,8 @@ from llmroute_contract.compile import RouteSource, compile_gateway
 from llmroute_contract.llmroute import parse_spec
 from tests.waiting import wait_until
 
-COMMAND = Path(sys.executable).parent / "llmroute"
+COMMAND = Path(os.environ.get("LLMROUTE_TEST_PROGRAM") or Path(sys.executable).parent / "llmroute")
+"""The gateway that is tested. `make test` runs some of these tests again with the compiled one (tools/compiled.py)."""
 KEY = "test-key-of-app"
 
 

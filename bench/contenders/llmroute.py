@@ -16,11 +16,13 @@ from llmroute_contract.compile import RouteSource, compile_gateway
 from llmroute_contract.llmroute import parse_spec
 
 _VERSIONS = """
-import platform, sys
+import importlib.util, platform, sys
 from importlib.metadata import version
 whose = "Debian's Python" if sys.base_prefix == "/usr" else "Python"
 beside = ", ".join(f"{part} {version(part)}" for part in ("uvicorn", "uvloop", "httptools"))
-print(f"{version('llmroute-sidecar')} ({whose} {platform.python_version()}, {beside})")
+found = importlib.util.find_spec("llmroute_sidecar.server.connection")
+how = "compiled as in its image" if found.origin.endswith(".so") else "not compiled"
+print(f"{version('llmroute-sidecar')}, {how} ({whose} {platform.python_version()}, {beside})")
 """
 """Asked of the Python that serves, which need not be the one that measures."""
 _RELOADS = re.compile(r'^llmroute_config_reloads_total\{result="applied"\} ([0-9.e+]+)$', re.MULTILINE)

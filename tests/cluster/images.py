@@ -22,10 +22,13 @@ from tools.debian import find
 REPOSITORY = Path(__file__).parents[2]
 SUITE = "bookworm"
 PACKAGES = "python3,python3-venv,ca-certificates"
+COMPILER = "gcc,libc6-dev,python3-dev"
+"""What the stage that compiles has beside them."""
 REGISTRY = "llmroute.test"
 """A name that no registry has; pods never pull (imagePullPolicy: Never)."""
 PAUSE = f"{REGISTRY}/pause:1"
 BASE = f"{REGISTRY}/base:1"
+BUILD_BASE = f"{REGISTRY}/build-base:1"
 LITELLM = "gateway-litellm"
 CHAT = "docker.io/llmroute/chat-app:0.1.0"
 """As examples/chat-app/kubernetes.yaml has it, which is applied as it stands."""
@@ -176,8 +179,9 @@ def opened_storage() -> Iterator[Storage]:
     """The one storage, which one run uses at a time; our base is in it. Raises Unavailable."""
     with locked(folder(), "images"):
         storage = Storage(folder() / "storage")
-        if not storage.run("images", "--quiet", "--filter", f"reference={BASE}"):
-            _make_base(storage)
+        for reference, packages in ((BASE, PACKAGES), (BUILD_BASE, f"{PACKAGES},{COMPILER}")):
+            if not storage.run("images", "--quiet", "--filter", f"reference={reference}"):
+                _make_base(storage, reference, packages)
         try:
             yield storage
         finally:
@@ -187,9 +191,11 @@ def opened_storage() -> Iterator[Storage]:
 def _built(name: str) -> Image:
     inputs = [REPOSITORY / "images" / name / "Dockerfile", REPOSITORY / ".dockerignore", REPOSITORY / "LICENSE"]
     inputs += [REPOSITORY / "requirements" / f"{lock}.txt" for lock in (name, "image-build")]
-    inputs += [REPOSITORY / part / piece for part in _INPUTS[name] for piece in ("pyproject.toml", "src")]
+    pieces = ("pyproject.toml", "hatch_build.py", "src")
+    inputs += [path for part in _INPUTS[name] for piece in pieces if (path := REPOSITORY / part / piece).exists()]
     reference = f"{REGISTRY}/{name}:1"
-    return _kept(name, reference, _digest(inputs, _base_key()), lambda storage: build(name, reference, storage))
+    seed = f"{_base_key()} {COMPILER}" if name == "gateway" else _base_key()
+    return _kept(name, reference, _digest(inputs, seed), lambda storage: build(name, reference, storage))
 
 
 def _kept(name: str, reference: str, digest: str, make: "Callable[[Storage], None]") -> Image:
@@ -226,7 +232,8 @@ def _base_key() -> str:
 
 def _build(storage: Storage, dockerfile: Path, context: Path, reference: str, *arguments: str) -> None:
     mounts = [mount for path in _MOUNTS if Path(path).exists() for mount in ("--volume", f"{path}:{path}:ro")]
-    values = ("--build-arg", f"BASE={BASE}", "--build-arg", f"SOURCE_DATE_EPOCH={EPOCH}", "--timestamp", EPOCH)
+    bases = ("--build-arg", f"BASE={BASE}", "--build-arg", f"BUILD_BASE={BUILD_BASE}")
+    values = (*bases, "--build-arg", f"SOURCE_DATE_EPOCH={EPOCH}", "--timestamp", EPOCH)
     command = storage.command("bud", "--layers", *values, *mounts, *arguments, "-t", reference, "-f", str(dockerfile))
     log = storage.folder / "build.log"
     log.write_text("")
@@ -234,7 +241,7 @@ def _build(storage: Storage, dockerfile: Path, context: Path, reference: str, *a
         raise Unavailable(f"the image {reference} could not be built; the log is {log}, its end:\n{tail(log)}")
 
 
-def _make_base(storage: Storage) -> None:
+def _make_base(storage: Storage, reference: str, packages: str) -> None:
     """A small Debian with Python: what stands in for python:slim, which no registry here has."""
     debootstrap = find("debootstrap")
     if debootstrap is None:
@@ -244,12 +251,12 @@ def _make_base(storage: Storage) -> None:
     root.mkdir(parents=True)
     log = storage.folder / "debootstrap.log"
     log.write_text("")
-    command = [debootstrap, "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)]
-    if told("base image (debootstrap)", command, log) != 0:
+    command = [debootstrap, "--variant=minbase", f"--include={packages}", SUITE, str(root)]
+    if told(f"base image {reference} (debootstrap)", command, log) != 0:
         raise Unavailable(f"debootstrap failed; the log is {log}, its end:\n{tail(log)}")
     shutil.rmtree(root / "var" / "cache" / "apt", ignore_errors=True)
     shutil.rmtree(root / "var" / "lib" / "apt" / "lists", ignore_errors=True)
-    _commit(storage, BASE, ["add", str(root), "/"], [])
+    _commit(storage, reference, ["add", str(root), "/"], [])
     shutil.rmtree(root)
 
 

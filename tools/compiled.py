@@ -1,0 +1,94 @@
+"""The gateway as its image has it, with its request path compiled (sidecar/hatch_build.py), for tests and measurements.
+
+`python -m tools.compiled` makes it for this Python, once for one state of the sources, and prints where the program is:
+
+    LLMROUTE_TEST_PROGRAM=$(python -m tools.compiled) pytest tests/sidecar
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[1]
+_SIDECAR = _ROOT / "sidecar"
+_KEPT = 4
+"""States of the sources, for other worktrees on this machine."""
+_PROGRAM = """\
+#!{python}
+import sys
+sys.path.insert(0, {site!r})
+from llmroute_sidecar.command import main
+sys.exit(main())
+"""
+
+
+class Unavailable(Exception):
+    """It cannot be compiled here; the text says why."""
+
+
+def digest(python: Path) -> str:
+    """Of all that goes into it."""
+    found = hashlib.sha256(subprocess.run([python, "-VV"], capture_output=True, check=True).stdout)
+    files = [*_SIDECAR.glob("*.*"), *_SIDECAR.rglob("src/**/*.py"), *(_ROOT / "contract").rglob("src/**/*.py")]
+    for file in [*sorted(files), _ROOT / "requirements" / "image-build.txt"]:
+        found.update(f"\0{file.relative_to(_ROOT)}\0".encode() + file.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def build(builder: Path, types_from: Path, folder: Path) -> Path:
+    """The sidecar's wheel, in `folder`. `builder` is a Python that has hatchling, mypy and setuptools, `types_from` one
+    that has what the gateway needs. Raises Unavailable."""
+    environment = {**os.environ, "HATCH_BUILD_HOOKS_ENABLE": "1", "LLMROUTE_TYPES_FROM": str(types_from)}
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [str(builder), "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(command, cwd=_SIDECAR, env=environment, capture_output=True, text=True, timeout=1800)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        said = (done.stdout + done.stderr).strip()[-2000:]
+        raise Unavailable(f"the gateway could not be compiled (Debian: apt-get install gcc python3-dev): {said}")
+    return wheels[0]
+
+
+def program() -> Path:
+    """`llmroute`, compiled for this Python. Raises Unavailable."""
+    python = Path(sys.executable)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmroute-compiled"
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / digest(python)
+    made = folder / "llmroute"
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            print(
+                "compiled: the gateway's request path, once for this state of the sources", file=sys.stderr, flush=True
+            )
+            shutil.rmtree(folder, ignore_errors=True)
+            wheel = build(python, python, folder / "wheel")
+            with zipfile.ZipFile(wheel) as content:
+                content.extractall(folder / "site")
+            shutil.rmtree(folder / "wheel")
+            made.write_text(_PROGRAM.format(python=python, site=str(folder / "site")))
+            made.chmod(0o755)
+        os.utime(folder)
+        states = sorted((one for one in cache.iterdir() if one.is_dir()), key=lambda one: -one.stat().st_mtime)
+        for old in states[_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+    return made
+
+
+def main() -> int:
+    try:
+        print(program())
+    except Unavailable as error:
+        print(f"compiled: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
