@@ -24,7 +24,13 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         source = Path(self.root) / "src"
         modules = [f"{module.replace('.', os.sep)}.py" for module in self.config["modules"]]
         made = Path(self.directory) / "compiled"
-        options = ["--strict", "--ignore-missing-imports", "--explicit-package-bases", "--no-warn-unused-ignores"]
+        options = [
+            "--config-file=",
+            "--strict",
+            "--ignore-missing-imports",
+            "--explicit-package-bases",
+            "--no-warn-unused-ignores",
+        ]
         options += [
             "--cache-dir",
             os.devnull,
