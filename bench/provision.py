@@ -76,10 +76,10 @@ def gateway() -> Path | None:
                     _run([sys.executable, "-c", _BUILD, str(_ROOT / part), scratch])
             if builder is not None:
                 try:
-                    compiled.build(builder / "bin" / "python", folder / "bin" / "python", Path(scratch))
+                    compiled.build(builder / "bin" / "python", folder / "bin" / "python", Path(scratch) / "compiled")
                 except compiled.Unavailable as error:
                     raise _Failed(str(error)) from None
-            wheels = [str(wheel) for wheel in Path(scratch).glob("*.whl")]
+            wheels = [str(wheel) for wheel in Path(scratch).rglob("*.whl")]
             _run([_uv(), "pip", "install", "--quiet", "--python", str(folder), "--no-deps", "--no-index", *wheels])
 
     content = (lock.encode(), _about(python), str(_ROOT).encode(), *projects)
