@@ -37,7 +37,13 @@ from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import AttemptRecord, error_as_event, stream_error
 from llmroute_sidecar.pipeline.events import Beginning, BeginningScan, WholeEvents
 from llmroute_sidecar.pipeline.glimpse import BEGINNING_BYTES, priced, usage_told
-from llmroute_sidecar.pipeline.headers import answer_headers, content_length, header_map, request_headers
+from llmroute_sidecar.pipeline.headers import (
+    answer_headers,
+    content_length,
+    header_map,
+    ids_sent_on,
+    request_headers,
+)
 from llmroute_sidecar.pipeline.keep_alive import KeepAlive
 from llmroute_sidecar.pipeline.together import Uncounted
 from llmroute_sidecar.pipeline.trace import trace_attempt, trace_attempt_end
@@ -381,6 +387,7 @@ class AttemptEngine:
             body,
             candidate.upstream_model,
             fields.stream,
+            ids_sent_on(call),
         )
         call.wait_begins()
         for last in (False, True):

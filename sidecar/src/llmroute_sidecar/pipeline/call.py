@@ -39,7 +39,7 @@ READ_HERE = frozenset(
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
-_random_bytes = random.Random().randbytes  # noqa: S311 - seeded by the system; ids must differ, not be secret
+_random_bits = random.Random().getrandbits  # noqa: S311 - seeded by the system; ids must differ, not be secret
 _ID_HEADERS = frozenset({b"x-request-id", b"x-trace-id", b"traceparent"})
 
 
@@ -47,14 +47,21 @@ class Ids:
     """Under which a request is known. `traceparent` is the one sent on, with a span of the gateway's own
     (W3C Trace Context, §3.2); where the call is traced, its attempts' spans are sent on instead."""
 
-    __slots__ = ("caller_span", "request_id", "trace_id", "traceparent")
+    __slots__ = ("caller_span", "lines", "request_id", "trace_id", "traceparent")
 
     def __init__(self, request_id: str, trace_id: str, traceparent: str, caller_span: str | None = None) -> None:
         self.request_id = request_id
         self.trace_id = trace_id
         self.traceparent = traceparent
+        self.lines = id_lines(request_id, trace_id, traceparent)
+        """As header lines: on every answer, whoever made it, and on every request that goes on."""
         self.caller_span = caller_span
         """Whose child the gateway's span is."""
+
+
+def id_lines(request_id: str, trace_id: str, traceparent: str) -> bytes:
+    """Header lines, ready to be sent."""
+    return f"x-request-id: {request_id}\r\nx-trace-id: {trace_id}\r\ntraceparent: {traceparent}\r\n".encode("ascii")
 
 
 def take_over_ids(headers: Headers) -> Ids:
@@ -64,7 +71,7 @@ def take_over_ids(headers: Headers) -> Ids:
         if name in _ID_HEADERS:
             given[name] = None if name in given else value  # one that came twice counts as none
     # One draw for all: that a trace's or a span's digits are all zero, which W3C forbids, happens once in 2 ** 64.
-    drawn = _random_bytes(40).hex()
+    drawn = _random_bits(320).to_bytes(40, "big").hex()
     request, trace, span = drawn[:32], drawn[32:64], drawn[64:]
     if not given:  # nearly every call
         return Ids(request, trace, f"00-{trace}-{span}-01")

@@ -11,25 +11,28 @@ import re
 
 import msgspec
 
+from llmroute_sidecar.pipeline.counts import input_of, output_of
 from llmroute_sidecar.pipeline.usage import Counts, Usage
 from llmroute_sidecar.policy.prices import PriceList
 
 END_BYTES = 16 * 1024
 BEGINNING_BYTES = 4 * 1024
+_USAGE = b'"usage"'
 _OBJECT = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _decode = msgspec.json.Decoder(Counts).decode
 
 
 def usage_told(end: bytes, beginning: bytes) -> Usage | None:
     """What an answer says it used; `end` and `beginning` may be all of it."""
-    counts = _counts(end, end.rfind(b'"usage"', max(0, len(end) - END_BYTES)))
-    if counts is None or counts.output is None:
+    counts = _counts(end, end.rfind(_USAGE, max(0, len(end) - END_BYTES)))
+    output = None if counts is None else output_of(counts)
+    if counts is None or output is None:
         return None
-    given = counts.input
+    given = input_of(counts)
     if given is None:
-        before = _counts(beginning, beginning.find(b'"usage"', 0, BEGINNING_BYTES))
-        given = None if before is None else before.input
-    return None if given is None else Usage(given, counts.output, estimated=False)
+        before = _counts(beginning, beginning.find(_USAGE, 0, BEGINNING_BYTES))
+        given = None if before is None else input_of(before)
+    return None if given is None else Usage(given, output, estimated=False)
 
 
 def _counts(text: bytes, at: int) -> Counts | None:

@@ -4,7 +4,7 @@ The client's key stays here, the upstream's credential is put in its place; host
 gateway's own.
 """
 
-from llmroute_sidecar.pipeline.call import Call
+from llmroute_sidecar.pipeline.call import Call, id_lines
 from llmroute_sidecar.snapshot import Upstream
 from llmroute_sidecar.upstream.exchange import Headers
 
@@ -59,7 +59,7 @@ _NONE: frozenset[bytes] = frozenset()
 
 
 def request_headers(call: Call, upstream: Upstream) -> Headers:
-    """The headers of the request to `upstream`, less host and length."""
+    """The headers of the request to `upstream`, less host, length and ids."""
     fixed, replaced = upstream.fixed_headers, upstream.fixed_names
     dropped = _named_by_connection(call.headers)
     headers = [
@@ -68,14 +68,7 @@ def request_headers(call: Call, upstream: Upstream) -> Headers:
         if header[0] not in _NOT_SENT_ON and header[0] not in replaced and header[0] not in dropped
     ]
     headers += fixed
-    ids = call.ids
-    traceparent = ids.traceparent if call.trace is None else call.trace.traceparent
-    headers += (
-        (b"content-type", call.content_type),
-        (b"x-request-id", ids.request_id.encode()),
-        (b"x-trace-id", ids.trace_id.encode()),
-        (b"traceparent", traceparent.encode()),
-    )
+    headers.append((b"content-type", call.content_type))
     if upstream.protocol == "Anthropic" and not any(name == b"anthropic-version" for name, _ in headers):
         headers.append((b"anthropic-version", ANTHROPIC_VERSION))
     return headers
@@ -122,12 +115,10 @@ def where_it_went(call: Call) -> Headers:
     return [(b"x-llmroute-upstream", call.target.name.encode()), (b"x-llmroute-attempts", b"%d" % call.tries)]
 
 
-def id_lines(call: Call) -> bytes:
-    """On every answer, whoever made it: header lines, ready to be sent."""
+def ids_sent_on(call: Call) -> bytes:
+    """The ids under which an attempt goes on, as header lines: of a traced call it is a span of its own."""
     ids = call.ids
-    return (
-        f"x-request-id: {ids.request_id}\r\nx-trace-id: {ids.trace_id}\r\ntraceparent: {ids.traceparent}\r\n"
-    ).encode("ascii")
+    return ids.lines if call.trace is None else id_lines(ids.request_id, ids.trace_id, call.trace.traceparent)
 
 
 def content_length(headers: Headers) -> int | None:

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import msgspec
 
+from llmroute_sidecar.pipeline.counts import input_of, output_of
 from llmroute_sidecar.policy.limits.demand import BYTES_PER_TOKEN
 from llmroute_sidecar.upstream.exchange import Sink
 
@@ -42,7 +43,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Counts(msgspec.Struct):
-    """A `usage` object, in either shape."""
+    """A `usage` object, in either shape; counts.py says what it comes to."""
 
     prompt_tokens: _Tokens | None = None
     completion_tokens: _Tokens | None = None
@@ -51,22 +52,6 @@ class Counts(msgspec.Struct):
     total_tokens: _Tokens | None = None
     cache_creation_input_tokens: _Tokens | None = None
     cache_read_input_tokens: _Tokens | None = None
-
-    @property
-    def input(self) -> int | None:
-        if self.input_tokens is not None:
-            return self.input_tokens + (self.cache_creation_input_tokens or 0) + (self.cache_read_input_tokens or 0)
-        if self.prompt_tokens is not None or self.total_tokens is None:
-            return self.prompt_tokens
-        return max(0, self.total_tokens - (self.completion_tokens or 0))
-
-    @property
-    def output(self) -> int | None:
-        stated = self.output_tokens if self.output_tokens is not None else self.completion_tokens
-        given = self.input_tokens if self.input_tokens is not None else self.prompt_tokens
-        if self.total_tokens is None or given is None:
-            return stated
-        return max(stated or 0, self.total_tokens - given)  # some count what was thought in the total alone
 
 
 class _Answer(msgspec.Struct):
@@ -149,10 +134,11 @@ class Reading:
         return Usage(given, max(delivered, self.output or 0), estimated=True)
 
     def take(self, counts: Counts, *, whole: bool = True) -> None:
-        if counts.input is not None:
-            self.input = counts.input
-        if counts.output is not None or counts.input is not None:
-            self.output = counts.output or 0
+        given, output = input_of(counts), output_of(counts)
+        if given is not None:
+            self.input = given
+        if output is not None or given is not None:
+            self.output = output or 0
             self.whole = whole
 
     def answer(self, body: bytes, *, text: bool) -> None:

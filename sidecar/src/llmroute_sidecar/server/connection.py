@@ -422,7 +422,7 @@ class Connection:
         turn.task = self._loop.create_task(self._handler.serve(call, turn))
 
     def turn_answered(self, turn: Turn, *, abort: bool) -> None:
-        """Called by the turn once its answer is written."""
+        """Called by the turn once its answer is written; `abort`: and must not look whole."""
         self._closed(turn, turn.status)
         if self._closing:
             return

@@ -7,26 +7,16 @@ exactly one answer. When it may be written, and what comes before and after it, 
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import Answer
-from llmroute_sidecar.pipeline.headers import id_lines
 from llmroute_sidecar.upstream.exchange import Headers
 
+if TYPE_CHECKING:  # by its class and not by form: compiled, each call of a protocol's is looked up by name
+    from llmroute_sidecar.server.connection import Connection
+
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-class Wire(Protocol):
-    """What a turn needs of its connection."""
-
-    write_paused: bool
-
-    def write(self, data: bytes) -> None: ...
-
-    def turn_answered(self, turn: "Turn", *, abort: bool) -> None:
-        """The answer is written; `abort`: and must not look whole."""
-        ...
 
 
 class Turn:
@@ -56,7 +46,7 @@ class Turn:
         "waiting",
     )
 
-    def __init__(self, connection: Wire) -> None:
+    def __init__(self, connection: "Connection") -> None:
         self._connection = connection
         self._chunked = False
         self._left: int | None = None
@@ -136,7 +126,7 @@ class Turn:
         head = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
             head += (name, b": ", value, b"\r\n")
-        head.append(id_lines(self.call))
+        head.append(self.call.ids.lines)
         if not self.keep_alive:
             head.append(b"connection: close\r\n")
         return head

@@ -39,16 +39,20 @@ class UpstreamBroken(Exception):
 
 
 class OutgoingRequest:
-    """What is sent to an upstream. `path` is what follows `/v1` in the client's path, with its query."""
+    """What is sent to an upstream. `path` is what follows `/v1` in the client's path, with its query; `id_lines` are
+    header lines as they stand, ids of the call."""
 
-    __slots__ = ("body", "headers", "model", "path", "stream")
+    __slots__ = ("body", "headers", "id_lines", "model", "path", "stream")
 
-    def __init__(self, path: str, headers: Headers, body: bytes, model: str, stream: bool) -> None:
+    def __init__(
+        self, path: str, headers: Headers, body: bytes, model: str, stream: bool, id_lines: bytes = b""
+    ) -> None:
         self.path = path
         self.headers = headers
         self.body = body
         self.model = model
         self.stream = stream
+        self.id_lines = id_lines
 
 
 class Sink(Protocol):

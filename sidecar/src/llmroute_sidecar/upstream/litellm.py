@@ -17,7 +17,6 @@ from llmroute_sidecar.upstream.http_connection import HttpConnection
 from llmroute_sidecar.upstream.pool import HttpCaller
 from llmroute_sidecar.upstream.worker import Worker, Workers
 
-_SENT_ON = frozenset({b"traceparent", b"x-request-id", b"x-trace-id"})
 _BACKSTOP_SECONDS = 5.0
 """How much later than the gateway litellm itself gives a call up."""
 
@@ -36,7 +35,7 @@ class LitellmCaller(HttpCaller):
         self._own_headers = {name.lower(): value for name, value in upstream.headers}
 
     async def open(self, request: OutgoingRequest, deadline: float, *, fresh: bool = False) -> HttpConnection:
-        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers if name in _SENT_ON}
+        headers = dict(line.split(": ", 1) for line in request.id_lines.decode("ascii").splitlines())
         line = msgspec.json.encode(
             {**self._parameters, "model": request.model, "headers": {**headers, **self._own_headers}}
         )

@@ -75,7 +75,7 @@ class HttpCaller:
         lines = [b"POST ", self._path, request.path.encode("ascii"), b" HTTP/1.1\r\n", self._head_lines]
         for name, value in request.headers:
             lines += (name, b": ", value, b"\r\n")
-        lines.append(b"content-length: %d\r\n\r\n" % len(request.body))
+        lines += (request.id_lines, b"content-length: %d\r\n\r\n" % len(request.body))
         return b"".join(lines)
 
     def _kept(self, fresh: bool) -> HttpConnection | None:

@@ -138,7 +138,8 @@ class Limiter:
             return refused
         strictest: RequestLimit | None = None
         least = 0
-        for (rule, key), window in zip(uses, found, strict=True):
+        for place, window in enumerate(found):
+            rule, key = uses[place]
             window.add(rule, now)
             keys = self._keys[rule.id]
             if key in keys.windows:
