@@ -64,9 +64,9 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## the gateway beside nginx, Envoy, LiteLLM and Portkey; an hour's traffic in minutes (BENCH=--help)
+bench: setup ## the gateway beside nginx, Envoy, LiteLLM and Portkey; an hour's traffic; injector, controller (BENCH=--help)
 	@$(BIN)/python -m bench $(BENCH)
-	@test -n "$(BENCH)" || $(BIN)/python -m bench.mixed
+	@test -n "$(BENCH)" || for part in mixed injector controller; do $(BIN)/python -m bench.$$part || exit; done
 
 generate: setup ## files that have a source in the code: the CRD and some of docs/
 	@$(BIN)/python -m tools.generate
