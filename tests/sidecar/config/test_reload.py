@@ -246,51 +246,38 @@ def test_watching_hands_each_reload_to_the_event_loop(tmp_path: Path) -> None:
     write(tmp_path, compiled(a=1))
     reloader = started(tmp_path)
 
-    async def watched() -> list[frozenset[str]]:
-        found: list[frozenset[str]] = []
-        second = asyncio.Event()
-
-        def on_reload(reload: Reload) -> None:
-            asyncio.get_running_loop()  # raises in any other thread
-            assert reload.snapshot is not None
-            found.append(reload.snapshot.model_names)
-            if len(found) == 1:
-                write(tmp_path, compiled(a=2))
-            else:
-                second.set()
-
-        watching = asyncio.create_task(reloader.watch(on_reload, interval=0))
-        await asyncio.wait_for(second.wait(), 10)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        return found
-
-    assert asyncio.run(watched()) == [{"a-1"}, {"a-2"}]
+    assert asyncio.run(_watched(reloader, lambda: write(tmp_path, compiled(a=2)), interval=0)) == [{"a-1"}, {"a-2"}]
 
 
 def test_a_volume_that_was_swapped_is_read_before_the_next_look_is_due(tmp_path: Path) -> None:
     project(tmp_path, compiled(a=1))
     reloader = started(tmp_path)
 
-    async def watched() -> list[frozenset[str]]:
-        found: list[frozenset[str]] = []
-        second = asyncio.Event()
+    assert asyncio.run(_watched(reloader, lambda: project(tmp_path, compiled(a=2)), interval=3600)) == [
+        {"a-1"},
+        {"a-2"},
+    ]
 
-        def on_reload(reload: Reload) -> None:
-            assert reload.snapshot is not None
-            found.append(frozenset(reload.snapshot.model_names))
-            if len(found) == 1:
-                project(tmp_path, compiled(a=2))
-            else:
-                second.set()
 
-        watching = asyncio.create_task(reloader.watch(on_reload, interval=3600))
-        await asyncio.wait_for(second.wait(), 60)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        return found
+async def _watched(reloader: Reloader, change: Callable[[], object], *, interval: float) -> list[frozenset[str]]:
+    """The names of the models as they were first, and once `change` was seen."""
+    found: list[frozenset[str]] = []
+    second = asyncio.Event()
 
-    assert asyncio.run(watched()) == [{"a-1"}, {"a-2"}]
+    def on_reload(reload: Reload) -> None:
+        asyncio.get_running_loop()  # raises in any other thread
+        assert reload.snapshot is not None
+        found.append(frozenset(reload.snapshot.model_names))
+        if len(found) == 1:
+            change()
+        else:
+            second.set()
+
+    watching = asyncio.create_task(reloader.watch(on_reload, interval=interval))
+    await asyncio.wait_for(second.wait(), 60)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    return found
 
 
 def test_a_reload_that_cannot_be_taken_over_does_not_end_the_watching(tmp_path: Path) -> None:
