@@ -11,7 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
@@ -54,36 +57,45 @@ def build(builder: Path, types_from: Path, folder: Path) -> Path:
     return wheels[0]
 
 
-def program() -> Path:
-    """`llmroute`, compiled for this Python. Raises Unavailable."""
-    python = Path(sys.executable)
+def program(environment: Path) -> Path:
+    """`llmroute`, compiled, in the virtual environment at `environment`, which has what the gateway needs and what
+    compiles it. Only the wheel is kept elsewhere, for other environments: nothing there names one, as each may be taken
+    away. Raises Unavailable."""
+    python = environment / "bin" / "python"
+    state = digest(python)
+    site, made = environment / f"compiled-{state}", environment / "bin" / "llmroute-compiled"
+    for old in environment.glob("compiled-*"):
+        shutil.rmtree(old)
+    with _kept_wheel(python, state) as wheel, zipfile.ZipFile(wheel) as content:
+        content.extractall(site)
+    made.write_text(_PROGRAM.format(python=python, site=str(site)))
+    made.chmod(0o755)
+    return made
+
+
+@contextmanager
+def _kept_wheel(python: Path, state: str) -> Iterator[Path]:
+    """Of this state, from the cache; built where it is not there. Nobody clears it away meanwhile."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmroute-compiled"
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / digest(python)
-    made = folder / "llmroute"
+    folder = cache / f"wheel-{state}"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            print(
-                "compiled: the gateway's request path, once for this state of the sources", file=sys.stderr, flush=True
-            )
-            shutil.rmtree(folder, ignore_errors=True)
-            wheel = build(python, python, folder / "wheel")
-            with zipfile.ZipFile(wheel) as content:
-                content.extractall(folder / "site")
-            shutil.rmtree(folder / "wheel")
-            made.write_text(_PROGRAM.format(python=python, site=str(folder / "site")))
-            made.chmod(0o755)
+        if not folder.exists():
+            said = "compiled: the gateway's request path, once for this state of the sources"
+            print(said, file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                build(python, python, Path(scratch) / "wheel").parent.rename(folder)
         os.utime(folder)
         states = sorted((one for one in cache.iterdir() if one.is_dir()), key=lambda one: -one.stat().st_mtime)
         for old in states[_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
-    return made
+        yield next(folder.glob("*.whl"))
 
 
 def main() -> int:
     try:
-        print(program())
+        print(program(Path(sys.prefix)))
     except Unavailable as error:
         print(f"compiled: {error}", file=sys.stderr)
         return 1
