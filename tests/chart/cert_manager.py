@@ -14,43 +14,26 @@ from pathlib import Path
 import yaml
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.go_build import Unavailable, cache_root, go_build, go_environment, locked
+from tests.cluster.crds import ForeignCrds
+from tests.cluster.go_build import GoBuild, Unavailable, go_environment
 from tests.sidecar.certificates import Authority
 
 CERT_MANAGER = "1.21.2"
-KINDS = ("certificates", "issuers")
 _MODULE = "github.com/cert-manager/cert-manager"
-_HOW_TO = "install Go 1.26 or newer"
 _WEBHOOK = "mutatingwebhookconfiguration/llmroute-injector"
 
 
-def ensure_cert_manager_crds() -> Sequence[Path]:
-    """Those of KINDS, kept in the cache. Raises Unavailable."""
-    folder = cache_root() / f"cert-manager-{CERT_MANAGER}"
-    found = [folder / f"cert-manager.io_{kind}.yaml" for kind in KINDS]
-    with locked(folder, "cert-manager's CRDs"):
-        if not all(path.exists() for path in found):
-            _fetch(folder, found)
-    return found
+def _fetch(build: GoBuild, wanted: Sequence[Path]) -> None:
+    command = [build.go, "mod", "download", "-json", f"{_MODULE}@v{CERT_MANAGER}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=go_environment(), timeout=300)
+    if done.returncode != 0:
+        raise Unavailable(f"{_MODULE} cannot be had: {done.stdout}{done.stderr}")
+    module = Path(json.loads(done.stdout)["Dir"])
+    for path in wanted:
+        shutil.copyfile(module / "deploy" / "crds" / path.name, path)
 
 
-def _fetch(folder: Path, wanted: Sequence[Path]) -> None:
-    with go_build(folder, _HOW_TO) as build:
-        command = [build.go, "mod", "download", "-json", f"{_MODULE}@v{CERT_MANAGER}"]
-        done = subprocess.run(command, capture_output=True, text=True, env=go_environment(), timeout=300)
-        if done.returncode != 0:
-            raise Unavailable(f"{_MODULE} cannot be had: {done.stdout}{done.stderr}")
-        module = Path(json.loads(done.stdout)["Dir"])
-        for path in wanted:
-            shutil.copyfile(module / "deploy" / "crds" / path.name, path)
-
-
-def install_crds(plane: ControlPlane) -> None:
-    """Raises Unavailable."""
-    for path in ensure_cert_manager_crds():
-        plane.kubectl("apply", "--server-side", "-f", str(path))
-    names = [f"crd/{kind}.cert-manager.io" for kind in KINDS]
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+CERT_MANAGER_CRDS = ForeignCrds("cert-manager", CERT_MANAGER, "cert-manager.io", ("certificates", "issuers"), _fetch)
 
 
 def play_cert_manager(plane: ControlPlane, folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.cert_manager import install_crds
+from tests.chart.cert_manager import CERT_MANAGER_CRDS
 from tests.chart.rendering import VALUES, render
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.go_build import Unavailable
@@ -54,7 +54,7 @@ def test_each_set_of_values_is_admitted(helm: Path, restricted: ControlPlane, va
 @pytest.mark.timeout(400)  # the CRDs are fetched once
 def test_cert_managers_own_crds_take_what_is_rendered_for_it(helm: Path, restricted: ControlPlane) -> None:
     try:
-        install_crds(restricted)
+        CERT_MANAGER_CRDS.install(restricted)
     except Unavailable as reason:
         if os.environ.get("CI"):
             pytest.fail(f"there are no CRDs of cert-manager: {reason}")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from tests.chart.cert_manager import ensure_cert_manager_crds
+from tests.chart.cert_manager import CERT_MANAGER_CRDS
 from tests.cluster.binaries import ensure
 from tests.cluster.go_build import Unavailable, say
 from tests.cluster.helm import HELM, ensure_helm
@@ -17,7 +17,7 @@ from tests.cluster.images import made_images, more_images
 from tests.cluster.node import check_machine
 from tests.cluster.node_binaries import ensure_node
 from tests.compose.compose_go import ensure_loader
-from tests.monitoring.operator_crds import ensure_crds
+from tests.monitoring.operator_crds import PROMETHEUS_OPERATOR_CRDS
 from tests.monitoring.operator_programs import ensure_operator_programs
 
 
@@ -25,7 +25,8 @@ def main() -> int:
     control_plane = True if os.environ.get("LLMROUTE_TEST_KUBECONFIG") else _made("a control plane", ensure)
     node = control_plane and _made("a real node", check_machine, ensure_node, made_images, more_images)
     helm = [partial(ensure_helm, major) for major in HELM]
-    checks = _made("what other tools make of our files", ensure_crds, ensure_cert_manager_crds, ensure_loader, *helm)
+    crds = [PROMETHEUS_OPERATOR_CRDS.ensure, CERT_MANAGER_CRDS.ensure]
+    checks = _made("what other tools make of our files", *crds, ensure_loader, *helm)
     scrape = node and _made("a Prometheus that Kubernetes tells its targets", ensure_operator_programs)
     return 1 if os.environ.get("CI") and not (control_plane and node and checks and scrape) else 0
 

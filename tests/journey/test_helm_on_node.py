@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.cert_manager import install_crds, play_cert_manager
+from tests.chart.cert_manager import CERT_MANAGER_CRDS, play_cert_manager
 from tests.cluster.control_plane import CRD, ControlPlane
 from tests.cluster.go_build import Unavailable, say
 from tests.cluster.helm import ensure_helm
@@ -214,7 +214,7 @@ def test_another_installation_takes_up_what_was_left(
     """By the other version of Helm, and with certificates of cert-manager's, whose part is played."""
     other = helm_for(real_node, "3")
     stored = routes(helm.plane)
-    install_crds(helm.plane)
+    CERT_MANAGER_CRDS.install(helm.plane)
     other.run("install", RELEASE, str(CHART), *images, "--set", "certificates.source=cert-manager")
     play_cert_manager(helm.plane, tmp_path)
     for name in ("llmroute-controller", "llmroute-injector"):
