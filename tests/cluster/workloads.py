@@ -123,7 +123,7 @@ def asking_pod(image: str, *arguments: str, **environment: str) -> Document:
 
 
 def pacing_pod(image: str, **environment: str) -> Document:
-    """The same, whose app makes a call each ten milliseconds (app/pacer.py)."""
+    """The same, whose app begins a call each ten milliseconds (app/pacer.py)."""
     pod = asking_pod(image, **environment)
     pod["containers"][0]["args"] = ["/app/pacer.py"]
     return pod

@@ -1,5 +1,5 @@
-"""Who must notice nothing while llmroute is installed, upgraded and removed: an app that calls each ten milliseconds,
-and people who make pods all the time.
+"""Who must notice nothing while llmroute is installed, upgraded and removed: an app that begins a call each ten
+milliseconds, and people who make pods all the time.
 """
 
 import json
@@ -29,7 +29,7 @@ class Pace:
 
     def sums(self) -> dict[str, Any]:
         lines = self.app.shop.node.logs(self.app.shop.namespace, self.app.pod, "app", "--tail=1").splitlines()
-        return dict(json.loads(lines[0])) if lines else {"calls": 0, "answered": 0, "failed": 0, "lost": [], "said": ""}
+        return dict(json.loads(lines[0])) if lines else {"answered": 0, "lost": [], "said": ""}
 
     def goes_on(self, said: str | None = None) -> None:
         """Until a hundred calls more have been answered, the last of them with `said`; not one was ever lost."""
@@ -41,6 +41,15 @@ class Pace:
 
         wait_until(answered, f"a hundred answers more ({said or 'any'})", SECONDS, every=0.3)
         assert self.sums()["lost"] == []
+
+    def in_step(self) -> dict[str, Any]:
+        """The sums at a moment at which every call that was due had begun."""
+
+        def found() -> dict[str, Any] | None:
+            sums = self.sums()
+            return sums if sums.get("started") == sums.get("asked", 0) else None
+
+        return wait_until(found, "as many calls as were due to have begun", SECONDS, every=0.3) or {}
 
 
 @contextmanager

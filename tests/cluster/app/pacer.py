@@ -1,96 +1,154 @@
-"""An app with a pace: a call each EVERY_SECONDS, whatever became of those before, over connections that it keeps.
+"""An app with a pace: a call begins each EVERY_SECONDS, whatever became of those before.
 
-Plain HTTP, for a call that costs little (`caller.py` has the SDK). No call is tried again: one that is lost is to be
-seen. Twice a second a JSON line with the sums so far: calls that were made, those that were answered, what became of
-the others, and what the last answer said.
+The schedule is open: it has a slot each EVERY_SECONDS from the first on, and no slot is left out. One that the process
+comes to late begins at once; only where MOST calls are under way does a slot wait for a place. No call is tried again:
+one that is lost is to be seen.
+
+Twice a second, a JSON line with the sums so far: slots that have come (`asked`), calls begun (`started`), `answered`
+and `failed`, what the last answer said; and how it fared: the most calls at once, slots that waited for a place, the
+latest begin, seconds of CPU. asyncio and HTTP by hand, so that a hundred calls a second cost the machine little: a
+twentieth of a core (`caller.py` has the SDK).
 """
 
-import http.client
+import asyncio
 import json
 import os
 import signal
-import threading
 import time
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 MODEL = os.environ.get("MODEL", "chat")
 EVERY_SECONDS = float(os.environ.get("EVERY_SECONDS", "0.01"))
-LANES = 8
-"""Calls at the same time, at most: each lane makes every eighth call, and those that it is late for at once."""
+MOST = 100
+"""Calls under way, at most: a second's; and what the gateway opens to one upstream (`pool.maxConnections`)."""
 TELL_SECONDS = 0.5
 TIMEOUT_SECONDS = 30.0
-going = threading.Event()
+IDLE_SECONDS = 5.0
+"""A connection that nobody used for so long is closed by us, before the gateway does so under a call."""
 
 
-class Tally:
+class Lost(Exception):
+    """What became of a call that was not answered."""
+
+
+class Connections:
+    """Those to the gateway: the one used last is used next."""
+
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls = self._answered = 0
+        url = urlsplit(os.environ["OPENAI_BASE_URL"])
+        body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hello"}]})
+        head = [
+            f"POST {url.path}/chat/completions HTTP/1.1",
+            f"host: {url.netloc}",
+            f"authorization: Bearer {os.environ['OPENAI_API_KEY']}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+        ]
+        self._address = (url.hostname, url.port)
+        self._request = ("\r\n".join(head) + "\r\n\r\n" + body).encode()
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
+
+    async def ask(self) -> str:
+        """What the answer says. Raises Lost."""
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                reader, writer = await self._take()
+                try:
+                    writer.write(self._request)
+                    status, headers, body = await _read(reader)
+                except BaseException:
+                    writer.close()
+                    raise
+        except (OSError, EOFError, ValueError, LookupError) as error:  # TimeoutError is an OSError
+            raise Lost(f"{type(error).__name__}: {error}") from None
+        if headers.get("connection") == "close":
+            writer.close()
+        else:
+            self._free.append((reader, writer, time.monotonic()))
+        if status != HTTPStatus.OK:
+            raise Lost(f"{status} {body.decode(errors='replace')}")
+        try:
+            return str(json.loads(body)["choices"][0]["message"]["content"])
+        except (ValueError, LookupError) as error:
+            raise Lost(f"{type(error).__name__}: {error}") from None
+
+    async def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._free:
+            reader, writer, since = self._free.pop()
+            if time.monotonic() - since < IDLE_SECONDS and not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(*self._address)
+
+
+async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """An answer with a length, as the gateway gives to a call that is no stream."""
+    line, *fields = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+    return int(line.split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
+
+
+class Pace:
+    def __init__(self) -> None:
+        self._connections = Connections()
+        self._began = time.monotonic()
+        self._started = self._answered = self._most = self._waited = 0
+        self._latest = 0.0
         self._lost: list[str] = []
         self._said = ""
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._ends = float("inf")
 
-    def add(self, said: str | None, error: str | None) -> None:
-        with self._lock:
-            self._calls += 1
-            if said is not None:
-                self._answered += 1
-                self._said = said
-            else:
-                self._lost.append(f"{time.time():.2f} {error}"[:300])
+    async def run(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
+        telling = asyncio.create_task(self._tell())
+        places = asyncio.Semaphore(MOST)
+        while self._due(self._started) < self._ends:
+            await asyncio.sleep(max(0.0, self._due(self._started) - time.monotonic()))
+            self._waited += places.locked()
+            await places.acquire()
+            if self._due(self._started) >= self._ends:  # the end came meanwhile
+                break
+            self._latest = max(self._latest, time.monotonic() - self._due(self._started))
+            self._started += 1
+            call = asyncio.create_task(self._call())
+            self._under_way.add(call)
+            self._most = max(self._most, len(self._under_way))
+            call.add_done_callback(self._under_way.discard)
+            call.add_done_callback(lambda _: places.release())
+        await asyncio.gather(*self._under_way)
+        telling.cancel()
+        self._print()
 
-    def line(self) -> str:
-        with self._lock:
-            made = {"calls": self._calls, "answered": self._answered, "said": self._said}
-            return json.dumps({**made, "failed": len(self._lost), "lost": self._lost[:5], "at": time.time()})
+    def _end(self) -> None:
+        self._ends = time.monotonic()
 
+    def _due(self, slot: int) -> float:
+        return self._began + slot * EVERY_SECONDS
 
-class Lane:
-    """One connection at a time, for one call after another."""
+    def _asked(self) -> int:
+        """Slots that have come."""
+        return int((min(time.monotonic(), self._ends) - self._began) / EVERY_SECONDS) + 1
 
-    def __init__(self) -> None:
-        self._url = urlsplit(os.environ["OPENAI_BASE_URL"])
-        self._headers = {
-            "authorization": f"Bearer {os.environ['OPENAI_API_KEY']}",
-            "content-type": "application/json",
-        }
-        self._body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hello"}]})
-        self._connection: http.client.HTTPConnection | None = None
-
-    def ask(self) -> tuple[str | None, str | None]:
+    async def _call(self) -> None:
         try:
-            if self._connection is None:
-                self._connection = http.client.HTTPConnection(self._url.netloc, timeout=TIMEOUT_SECONDS)
-            self._connection.request("POST", f"{self._url.path}/chat/completions", self._body, self._headers)
-            answer = self._connection.getresponse()
-            text = answer.read().decode()
-            if answer.status != http.HTTPStatus.OK:
-                return None, f"{answer.status} {text}"
-            return json.loads(text)["choices"][0]["message"]["content"], None
-        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
-            self._connection = None
-            return None, f"{type(error).__name__}: {error}"
+            self._said = await self._connections.ask()
+            self._answered += 1
+        except Lost as lost:
+            self._lost.append(f"{time.time():.2f} {lost}"[:300])
 
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            self._print()
 
-def run(number: int, began: float, tally: Tally) -> None:
-    lane = Lane()
-    due = began + number * EVERY_SECONDS
-    while not going.wait(max(0.0, due - time.monotonic())):
-        tally.add(*lane.ask())
-        due += LANES * EVERY_SECONDS
-
-
-def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: going.set())
-    tally, began = Tally(), time.monotonic()
-    lanes = [threading.Thread(target=run, args=(number, began, tally)) for number in range(LANES)]
-    for lane in lanes:
-        lane.start()
-    while not going.wait(TELL_SECONDS):
-        print(tally.line(), flush=True)
-    for lane in lanes:
-        lane.join()
-    print(tally.line(), flush=True)
+    def _print(self) -> None:
+        sums = {"asked": self._asked(), "started": self._started, "answered": self._answered, "failed": len(self._lost)}
+        fared = {"most": self._most, "waited": self._waited, "latest": round(self._latest, 3)}
+        spent = {"cpu": round(time.process_time(), 2), "seconds": round(time.monotonic() - self._began, 2)}
+        print(json.dumps({**sums, "said": self._said, "lost": self._lost[:5], **fared, **spent}), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(Pace().run())
