@@ -27,8 +27,8 @@ LIFE = Row(
             "Controllers that Prometheus reads", "One; none for the moment of a roll-out.", CONTROLLER.job
         ),
         number(
-            "Last sign of life of a watch",
-            "Seconds ago, the quietest watch. At 180 the liveness probe has the pod restarted.",
+            "Last data of a watch",
+            "Seconds ago, the quietest watch. Refused or hanging it gets none.",
             "max(llmroute_controller_watch_silence_seconds)",
             unit="s",
             warn=130,
@@ -75,7 +75,7 @@ WORK = Row(
         per_second("Full reads", "Per second.", "llmroute_controller_relists_total", by="result", unit="ops"),
         over_time(
             "Silence of watches",
-            "Seconds since each showed a sign of life.",
+            "Seconds since each got data.",
             Query("max by (watch) (llmroute_controller_watch_silence_seconds)", "{{watch}}"),
             unit="s",
         ),

@@ -302,7 +302,7 @@ def _controller_alerts(windows: Windows) -> Sequence[Alert]:
             "critical",
             "2m",
             (Condition("max by (watch) (llmroute_controller_watch_silence_seconds)", "> 180"),),
-            "The watch of {{ $labels.watch }} has shown no sign of life for {{ $value | humanizeDuration }}.",
+            "The watch of {{ $labels.watch }} has got no data for {{ $value | humanizeDuration }}.",
         ),
         Alert(
             "LLMRouteRelistOld",

@@ -18,18 +18,29 @@ class Clock:
         return self.now
 
 
-def test_a_watch_is_silent_once_its_last_sign_is_too_old() -> None:
+def test_a_watch_hangs_once_its_last_sign_is_too_old() -> None:
     clock = Clock()
     life = SignsOfLife(["a", "b"], clock, 100)
     clock.now = 60
-    life.seen("a")
+    life.moved("a")
     clock.now = 100
-    assert life.silent() == []
+    assert life.hanging() == []
     assert (life.remaining("a"), life.remaining("b")) == (60, 0)
     clock.now = 101
-    assert life.silent() == ["b"]
-    life.seen("b")
-    assert life.silent() == []
+    assert life.hanging() == ["b"]
+    life.moved("b")
+    assert life.hanging() == []
+
+
+def test_a_refusal_moves_a_watch_and_leaves_it_silent() -> None:
+    clock = Clock()
+    life = SignsOfLife(["a"], clock, 100)
+    clock.now = 90
+    life.moved("a")
+    clock.now = 120
+    assert (life.silences(), life.hanging(), life.remaining("a")) == ({"a": 120}, [], 70)
+    life.heard("a")
+    assert (life.silences(), life.remaining("a")) == ({"a": 0}, 100)
 
 
 async def _probe(clock: Clock, life: SignsOfLife) -> list[int]:
@@ -39,13 +50,13 @@ async def _probe(clock: Clock, life: SignsOfLife) -> list[int]:
             clock.now = now
             async with http.get(f"http://127.0.0.1:{port}/healthz") as answer:
                 seen.append(answer.status)
-        life.seen("a")
+        life.moved("a")
         async with http.get(f"http://127.0.0.1:{port}/healthz") as answer:
             seen.append(answer.status)
     return seen
 
 
-def test_healthz_turns_503_while_a_watch_is_silent() -> None:
+def test_healthz_turns_503_while_a_watch_hangs() -> None:
     clock = Clock()
     assert asyncio.run(_probe(clock, SignsOfLife(["a"], clock, 100))) == [200, 200, 503, 200]
 

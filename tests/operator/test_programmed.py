@@ -128,7 +128,7 @@ def test_metrics_and_healthz_answer(controller: ControllerProcess, namespace: Na
     namespace.programmed("chat")
     controller.wait_until_idle()
     assert controller.get("/healthz").status_code == 200
-    assert controller.get("/healthz").json()["silent"] == []
+    assert controller.get("/healthz").json()["hanging"] == []
     assert controller.get("/metrics").headers["content-type"].startswith("text/plain")
     assert controller.metric("writes_total", kind="ConfigMap") >= 1
     assert controller.metric("writes_total", kind="LLMRouteStatus") >= 1

@@ -31,8 +31,8 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-_CLIENT_ERROR, _UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _TOO_OLD = 400, 401, 404, 409, 410
-_TRANSIENT = frozenset({408, _CONFLICT, 429})
+_CLIENT_ERROR, _UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _TOO_OLD, _TOO_MANY = 400, 401, 404, 409, 410, 429
+_TRANSIENT = frozenset({408, _CONFLICT, _TOO_MANY})
 
 
 class ClusterError(Exception):
@@ -67,6 +67,11 @@ class Refused(ClusterError):
     def is_conflict(self) -> bool:
         """Somebody was quicker: what was read is not what is there."""
         return self.status == _CONFLICT
+
+    @property
+    def is_overload(self) -> bool:
+        """The API server has too much to do (priority and fairness): it says nothing of what was asked."""
+        return self.status == _TOO_MANY
 
     @property
     def is_too_old(self) -> bool:

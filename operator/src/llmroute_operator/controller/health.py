@@ -17,10 +17,10 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 def health_application(life: SignsOfLife, metrics: Metrics) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
-        """200 while every watch gives signs of life, 503 once one has been silent for longer than it can be."""
-        silent = life.silent()
+        """200 while every watch moves, 503 once one has hung for longer than it can. `seconds_since` it got data."""
+        hanging = life.hanging()
         seconds = {watch: round(silence, 1) for watch, silence in life.silences().items()}
-        return web.json_response({"silent": silent, "seconds_since": seconds}, status=503 if silent else 200)
+        return web.json_response({"hanging": hanging, "seconds_since": seconds}, status=503 if hanging else 200)
 
     async def show_metrics(_: web.Request) -> web.Response:
         return web.Response(body=metrics.text(), headers={"Content-Type": METRICS_TYPE})

@@ -21,7 +21,7 @@ class Metrics:
         self._routes = self._gauge("routes", "LLMRoutes that the controller knows.")
         self._silence = Gauge(
             "llmroute_controller_watch_silence_seconds",
-            "Seconds since the last sign of life of a watch.",
+            "Seconds since a watch last got data: a list, an event, a bookmark.",
             ["watch"],
             registry=self.registry,
         )

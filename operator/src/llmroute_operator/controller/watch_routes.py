@@ -66,7 +66,7 @@ class RouteWatch:
         failures = 0
         while True:
             await self._until_routes_can_be_listed()
-            self._life.seen(WATCH)
+            self._life.heard(WATCH)
             listed: set[str] = set()
 
             def note_list(path: str, listed: set[str] = listed) -> None:
@@ -102,7 +102,7 @@ class RouteWatch:
                 await self._cluster.look_for_routes(self._scopes[0])
                 return
             except ClusterError as error:
-                self._life.seen(WATCH)
+                self._life.moved(WATCH)
                 failures += 1
                 rest = backoff(failures, random.random(), RETRY_MOST_SECONDS)  # noqa: S311 - jitter
                 _logger.warning(
@@ -112,14 +112,14 @@ class RouteWatch:
                 await asyncio.sleep(rest)
 
     async def _until_it_ends(self, ended: "concurrent.futures.Future[None]") -> str:
-        """Why: it has ended of itself, or been silent for longer than it can be."""
+        """Why: it has ended of itself, or hung for longer than it can."""
         waiter = asyncio.wrap_future(ended)
         while (remaining := self._life.remaining(WATCH)) > 0:
             done, _ = await asyncio.wait([waiter], timeout=remaining)
             if done:
                 error = waiter.exception()
                 return f"kopf ended: {error}" if error is not None else "kopf ended"
-        return "it was silent for too long"
+        return "it hung"
 
 
 class _KopfThread:
@@ -192,6 +192,7 @@ class _KopfThread:
 
         @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
         async def route_changed(event: Any, **_: Any) -> None:
+            self._life.heard(WATCH)
             self._tell(self._on_event, event["type"], event["object"])
 
         return registry
@@ -220,9 +221,10 @@ class _KopfThread:
         """Sees what kopf keeps to itself: that a request ended, that a list succeeded, that a watch was taken up."""
 
         async def ended(_session: object, _context: object, request: aiohttp.TraceRequestEndParams) -> None:
-            self._life.seen(WATCH)
+            self._life.moved(WATCH)
             succeeded = request.response.status == 200
             if succeeded and request.url.path.endswith(f"/{PLURAL}"):
+                self._life.heard(WATCH)
                 if "watch" in request.url.query:
                     self._tell(self._on_watch)
                 else:
@@ -231,7 +233,7 @@ class _KopfThread:
                 self._logins = min(self._logins, 1)
 
         async def failed(_session: object, _context: object, _request: object) -> None:
-            self._life.seen(WATCH)
+            self._life.moved(WATCH)
 
         trace = aiohttp.TraceConfig()
         trace.on_request_end.append(ended)

@@ -30,9 +30,7 @@ class Metrics:
         )
         self._in_flight = self._gauge("admissions_in_flight", "Admission requests under way.")
         self._routes = self._gauge("routes", "LLMRoutes that the injector knows.")
-        self._silence = self._gauge(
-            "watch_silence_seconds", "Seconds since the last sign of life of the watch of LLMRoutes."
-        )
+        self._silence = self._gauge("watch_silence_seconds", "Seconds since the watch of LLMRoutes last got data.")
         self._watch_began = self._gauge(
             "last_watch_timestamp_seconds",
             "When the API server last took up the watch of LLMRoutes, which begins anew every two minutes; 0: never.",

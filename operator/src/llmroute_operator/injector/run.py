@@ -66,7 +66,7 @@ class _Injector:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        health = health_application(lambda: not self._routes.life.silent(), self._why_not_ready, self._metrics)
+        health = health_application(lambda: not self._routes.life.hanging(), self._why_not_ready, self._metrics)
         options = self._options
         async with _serving(health, options.health_host, options.health_port, "health", None):
             parts: list[Coroutine[Any, Any, None]] = [self._routes.run(), *(one.run() for one in self._files)]

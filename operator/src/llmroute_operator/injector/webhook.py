@@ -85,7 +85,7 @@ def health_application(
     is_alive: Callable[[], bool], why_not_ready: Callable[[], str | None], metrics: Metrics
 ) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
-        """503 once the watch of routes has been silent for longer than it can be."""
+        """503 once the watch of routes has hung for longer than it can."""
         return web.json_response({"alive": is_alive()}, status=200 if is_alive() else 503)
 
     async def readyz(_: web.Request) -> web.Response:

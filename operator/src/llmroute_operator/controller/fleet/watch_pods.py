@@ -37,7 +37,7 @@ class PodWatch:
         since = ""
         async for items, version in self._requests.gateway_pods(self._namespace):
             since = version
-            self._life.seen(self._name)
+            self._life.heard(self._name)
             for item in items:
                 pod = read_pod(item)
                 if pod is not None:
