@@ -133,16 +133,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class MissingSecret:
-    """A Secret (or an entry of it) that the configuration names and that is not there. `field` says who names it."""
+    """A Secret (or an entry of it) that the configuration names and that is not there, or an entry of client keys that
+    holds none. `field` says who names it."""
 
     route: str
     field: str
     secret: str
     key: str | None
+    trouble: Literal["is not there", "holds no key"] = "is not there"
 
     def __str__(self) -> str:
         what = f"entry {self.key!r} of Secret {self.secret!r}" if self.key else f"Secret {self.secret!r}"
-        return f"{self.field}: {what} is not there"
+        return f"{self.field}: {what} {self.trouble}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,17 +343,27 @@ def _keys(route: c.CompiledRoute, secrets: Secrets, missing: list[MissingSecret]
         missing.append(MissingSecret(route.name, "spec.auth.keysFrom.secretRef", route.auth.keys_secret, None))
         return []
     known = {client.name: client for client in route.auth.clients}
-    for index, client in enumerate(route.auth.clients):
-        if client.name not in entries:
-            field = f"spec.auth.clients[{index}].name"
-            missing.append(MissingSecret(route.name, field, route.auth.keys_secret, client.name))
+    keys = {name: parse_keys(content) for name, content in entries.items()}
+    for where, name in _clients_named(route):
+        if not keys.get(name):
+            trouble: Literal["is not there", "holds no key"] = "holds no key" if name in keys else "is not there"
+            missing.append(MissingSecret(route.name, where, route.auth.keys_secret, name, trouble))
     found = []
-    for name, content in sorted(entries.items()):
+    for name in sorted(keys):
         rule = known.get(name)
         expires = rule.expires_at.timestamp() if rule and rule.expires_at else None
         client_of_key = Client(name, route.name, rule.models if rule else None, expires)
-        found += [(key, client_of_key) for key in parse_keys(content)]
+        found += [(key, client_of_key) for key in keys[name]]
     return found
+
+
+def _clients_named(route: c.CompiledRoute) -> Iterator[tuple[str, str]]:
+    """Fields of the route that name a client, and the names."""
+    for index, client in enumerate(route.auth.clients):
+        yield f"spec.auth.clients[{index}].name", client.name
+    for index, rule in enumerate(route.log_sample):
+        if rule.client is not None:
+            yield f"spec.logging.sample[{index}].client", rule.client
 
 
 def _upstream(

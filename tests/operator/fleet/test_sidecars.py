@@ -116,6 +116,28 @@ def test_a_missing_secret_is_told_by_the_pods_and_taken_back_when_it_is_there(
     assert "top-secret-value" not in controller.log_path.read_text()
 
 
+def test_a_client_that_is_named_and_has_no_key_is_told_by_the_pods(
+    controller: ControllerProcess, namespace: Namespace, tmp_path: Path
+) -> None:
+    keyed: dict[str, object] = {"mode": "Keys", "keysFrom": {"secretRef": {"name": "clients"}}}
+    keyed["clients"] = [{"name": name, "models": ["chat"]} for name in ("web", "wbe", "retired")]
+    namespace.apply(route("chat", auth=keyed, logging={"sample": [{"client": "mobile", "rate": 0.5}]}))
+    entries = ["--from-literal=web=a-key", "--from-literal=retired=# no key any more", "--from-literal=other=b-key"]
+    namespace.kubectl("create", "secret", "generic", "clients", *entries)
+    namespace.programmed("chat")
+    with gateway_at(namespace, tmp_path / "a", "127.0.9.12", "clients") as a:
+        make_pods(namespace, pod("web-1", port=a.admin_port, secrets=["clients"]))
+        runs_at(namespace, "web-1", "127.0.9.12")
+        assert namespace.condition("chat", "ResolvedRefs", "False", "SecretMissing") == (
+            "spec.auth.clients[1].name: entry 'wbe' of Secret 'clients' is not there in 1 of 1 pods. "
+            "spec.auth.clients[2].name: entry 'retired' of Secret 'clients' holds no key in 1 of 1 pods. "
+            "spec.logging.sample[0].client: entry 'mobile' of Secret 'clients' is not there in 1 of 1 pods."
+        )
+        added = '{"stringData": {"wbe": "c-key", "retired": "d-key", "mobile": "e-key"}}'
+        namespace.kubectl("patch", "secret", "clients", "--type=merge", "-p", added)
+        namespace.condition("chat", "ResolvedRefs", "True")
+
+
 def test_pods_that_do_not_mount_a_needed_secret_are_told_to_be_restarted(
     controller: ControllerProcess, namespace: Namespace, tmp_path: Path
 ) -> None:

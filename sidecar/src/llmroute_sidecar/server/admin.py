@@ -39,12 +39,14 @@ class UnavailableUpstream(BaseModel):
 
 
 class MissingSecretEntry(BaseModel):
-    """What the controller tells in the route's conditions. `key` is null where the whole Secret is missing."""
+    """What the controller tells in the route's conditions. `key` is null where the whole Secret is missing;
+    `trouble` is "is not there", or "holds no key" of an entry of client keys."""
 
     route: str
     field: str
     secret: str
     key: str | None
+    trouble: str
 
 
 class LitellmWorker(BaseModel):
@@ -176,7 +178,7 @@ def _status(gateway: Gateway, reload: ReloadStatus, version: str, workers: Worke
         models=sorted(snapshot.model_names) if snapshot else [],
         missing_secrets=list(reload.missing_secrets),
         missing_secret_entries=[
-            MissingSecretEntry(route=one.route, field=one.field, secret=one.secret, key=one.key)
+            MissingSecretEntry(route=one.route, field=one.field, secret=one.secret, key=one.key, trouble=one.trouble)
             for one in (snapshot.missing_secrets if snapshot else ())
         ],
         unavailable_upstreams=unavailable,

@@ -169,7 +169,7 @@ def unresolved(route: Route, revision: str, standings: Sequence[Standing]) -> tu
         for entry in one.report.missing:
             if entry.route == name and entry.secret in one.pod.secrets:
                 what = f"entry {entry.key!r} of Secret {entry.secret!r}" if entry.key else f"Secret {entry.secret!r}"
-                missing[f"{entry.field}: {what} is not there"].append(one.pod.id.name)
+                missing[f"{entry.field}: {what} {entry.trouble}"].append(one.pod.id.name)
         for upstream in one.report.unavailable:
             if upstream.route == name and not upstream.reason.endswith("_missing"):  # the Secret is told already
                 text = f"spec.upstreams[{upstream.upstream}]: cannot be called ({upstream.reason})"

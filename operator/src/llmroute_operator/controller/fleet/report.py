@@ -26,6 +26,7 @@ class MissingSecret(msgspec.Struct, frozen=True):
     field: str
     secret: str
     key: str | None = None
+    trouble: str = "is not there"
 
 
 class UnavailableUpstream(msgspec.Struct, frozen=True):
@@ -86,7 +87,9 @@ def read_report(body: bytes) -> Report:
         error=_text(status.error or ""),
         rejected=tuple((_text(one.name), _text(one.reason)) for one in status.routes if not one.accepted)[:TOLD_MAX],
         missing=tuple(
-            MissingSecret(_text(one.route), _text(one.field), _text(one.secret), one.key and _text(one.key))
+            MissingSecret(
+                _text(one.route), _text(one.field), _text(one.secret), one.key and _text(one.key), _text(one.trouble)
+            )
             for one in status.missing_secret_entries[:TOLD_MAX]
         ),
         unavailable=tuple(
