@@ -179,6 +179,7 @@ def opened_storage() -> Iterator[Storage]:
     """The one storage, which one run uses at a time; our base is in it. Raises Unavailable."""
     with locked(folder(), "images"):
         storage = Storage(folder() / "storage")
+        storage.run("rm", "--all")  # what a run that was killed left: it holds images that are to go at the end
         for reference, packages in ((BASE, PACKAGES), (BUILD_BASE, f"{PACKAGES},{COMPILER}")):
             if not storage.run("images", "--quiet", "--filter", f"reference={reference}"):
                 _make_base(storage, reference, packages)
