@@ -175,13 +175,13 @@ CERTIFICATE = Row(
     (
         number(
             "The certificate ends",
-            "It is renewed when a third of its life is left: 30 days. No data: cert-manager has it.",
-            "1000 * min(llmroute_controller_injector_certificate_expiry_timestamp_seconds)",
+            "What injectors serve, the first to end. It is renewed when a third of its life is left: 30 days.",
+            "1000 * min(llmroute_injector_certificate_expiry_timestamp_seconds)",
             unit="dateTimeFromNow",
         ),
         per_second(
             "Looks at the certificate",
-            "Per second, by the controller. Errors alone: it cannot be renewed.",
+            "Per second, by the controller. Errors alone: it cannot be renewed. No data: cert-manager has it.",
             "llmroute_controller_injector_certificate_looks_total",
             by="result",
             unit="ops",

@@ -319,18 +319,6 @@ def _controller_alerts(windows: Windows) -> Sequence[Alert]:
             "The controller has written {{ $labels.kind }} {{ $value | humanize }} times a second for half an hour.",
         ),
         Alert(
-            "LLMRouteCertificateExpires",
-            "critical",
-            "10m",
-            (
-                Condition(
-                    "min(llmroute_controller_injector_certificate_expiry_timestamp_seconds) - time()",
-                    f"< {14 * DAY_SECONDS}",
-                ),
-            ),
-            "The injector's certificate ends in {{ $value | humanizeDuration }} and has not been renewed.",
-        ),
-        Alert(
             "LLMRouteCertificateUnattended",
             "warning",
             "10m",
@@ -465,6 +453,18 @@ def _injector_alerts(windows: Windows) -> Sequence[Alert]:
             "5m",
             (Condition("min by (input) (llmroute_injector_input_good)", "== 0"),),
             "The injector's {{ $labels.input }} is no good; the last good one is in use.",
+        ),
+        Alert(
+            "LLMRouteCertificateExpires",
+            "critical",
+            "10m",
+            (
+                Condition(
+                    "min by (pod) (llmroute_injector_certificate_expiry_timestamp_seconds) - time()",
+                    f"< {14 * DAY_SECONDS}",
+                ),
+            ),
+            "The certificate that injector {{ $labels.pod }} serves ends in {{ $value | humanizeDuration }}.",
         ),
     )
 

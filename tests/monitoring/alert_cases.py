@@ -87,6 +87,10 @@ def _watched(pod: str) -> str:
     return f'llmroute_injector_last_watch_timestamp_seconds{{pod="{pod}"}}'
 
 
+def _certificate(pod: str) -> str:
+    return f'llmroute_injector_certificate_expiry_timestamp_seconds{{pod="{pod}"}}'
+
+
 def _one(series: str, fires: str, quiet: str) -> Case:
     return Case({series: fires}, {series: quiet})
 
@@ -128,9 +132,6 @@ ALERT_CASES: Mapping[str, Case] = {
     "LLMRouteReconcileQueueStuck": _one("llmroute_controller_queue_depth", still(2), "5 0 " * 240),
     "LLMRouteWatchSilent": _one('llmroute_controller_watch_silence_seconds{watch="llmroutes"}', still(200), still(100)),
     "LLMRouteRelistOld": _one("llmroute_controller_last_relist_timestamp_seconds", still(0), "0+60x480"),
-    "LLMRouteCertificateExpires": _one(
-        "llmroute_controller_injector_certificate_expiry_timestamp_seconds", still(10 * DAY), still(30 * DAY)
-    ),
     "LLMRouteCertificateUnattended": Case(
         {_looks("success"): still(5), _looks("error"): rising(2)},
         {_looks("success"): rising(12), _looks("error"): rising(1)},
@@ -158,6 +159,10 @@ ALERT_CASES: Mapping[str, Case] = {
     "LLMRouteInjectorInputRefused": Case(
         {'llmroute_injector_input_good{input="certificate"}': still(0)},
         {f'llmroute_injector_input_good{{input="{one}"}}': still(1) for one in ("certificate", "settings")},
+    ),
+    "LLMRouteCertificateExpires": Case(
+        {_certificate("a"): still(30 * DAY), _certificate("b"): still(10 * DAY)},
+        {_certificate("a"): still(30 * DAY), _certificate("b"): still(30 * DAY)},
     ),
     "LLMRouteWritesNeverEnd": _one('llmroute_controller_writes_total{kind="ConfigMap"}', rising(60), rising(6)),
 }

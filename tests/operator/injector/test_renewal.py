@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.injector.balancer import balancing
@@ -64,6 +65,8 @@ def test_a_renewed_certificate_loses_no_admission(
                     wait_until(lambda wanted=wanted: wanted in injector.get("/metrics").text, wanted, 30)  # type: ignore[misc]
                 some_more(results)
             assert set(results) == {"good"}
+        [served] = x509.load_pem_x509_certificates((injector.folder / "tls.crt").read_bytes())
+        assert injector.metric("certificate_expiry_timestamp_seconds") == served.not_valid_after_utc.timestamp()
         with registered(control_plane, injector.port, other.pem):
             create(space, pod(), "--dry-run=server")
 

@@ -83,10 +83,8 @@ class CertificateKeeper:
             return self._look_seconds
         there = _Objects(webhooks, secret, objects.read_secret(secret))
         self._tell(there.content.problems)
-        served = there.content.served
-        self._metrics.certificate_expires(served.not_after.timestamp() if served is not None else 0)
         unchanged_for = self._unchanged_for(there, began)
-        found = Found(served, there.content.next, objects.read_bundles(webhooks), unchanged_for, now)
+        found = Found(there.content.served, there.content.next, objects.read_bundles(webhooks), unchanged_for, now)
         rest = await self._act(decide(found, self._terms), found, there)
         self._metrics.certificate_looked("success")
         return min(self._look_seconds, rest)
@@ -115,7 +113,6 @@ class CertificateKeeper:
             case WriteSecret.PROMOTE:
                 assert found.next is not None
                 await self._patch_secret(objects.promote_patch(there.secret, found.next))
-                self._metrics.certificate_expires(found.next.not_after.timestamp())
                 _logger.info("certificate: serving", extra={"fields": {"not_after": found.next.not_after.isoformat()}})
             case WriteSecret.DISCARD:
                 await self._patch_secret(objects.discard_patch(there.secret))

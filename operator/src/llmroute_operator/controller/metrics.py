@@ -83,18 +83,11 @@ class Metrics:
 
     def show_certificate(self) -> None:
         """From here on there is one to tell of."""
-        self._certificate_expiry = self._gauge(
-            "injector_certificate_expiry_timestamp_seconds",
-            "When the certificate that the injector serves ends; 0 where there is none.",
-        )
         self._certificate_looks = self._counter(
             "injector_certificate_looks", "Looks at the injector's certificate.", "result"
         )
         for result in ("success", "error"):
             self._certificate_looks.labels(result)
-
-    def certificate_expires(self, timestamp: float) -> None:
-        self._certificate_expiry.set(timestamp)
 
     def certificate_looked(self, result: ReconcileResult) -> None:
         self._certificate_looks.labels(result).inc()

@@ -8,8 +8,11 @@ might go on with the old one.
 import os
 import ssl
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from cryptography import x509
 
 
 class ServingCertificate:
@@ -18,6 +21,8 @@ class ServingCertificate:
         self.context = _context()
         """To listen with. Handshakes fail until a certificate was taken."""
         self.context.sni_callback = self._choose
+        self.ends: datetime | None = None
+        """When what is served ends: the certificate, or what signed it as far as the chain has that."""
 
     def take(self, contents: Sequence[bytes]) -> None:
         """A certificate's chain and its key, in PEM. Raises ValueError."""
@@ -28,9 +33,10 @@ class ServingCertificate:
         except ssl.SSLError as error:
             # The text of OpenSSL names the reason and nothing of the key.
             raise ValueError(f"certificate and key cannot be used together: {error.reason}") from None
+        ends = min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(chain))
         # OpenSSL looks for a certificate before it asks the callback.
         _load(self.context, chain, key)
-        self._current = fresh
+        self._current, self.ends = fresh, ends
 
     def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         if self._current is not None:

@@ -28,6 +28,10 @@ class Metrics:
             ["input"],
             registry=self.registry,
         )
+        self._certificate_expiry = self._gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate that this injector serves ends, whoever made it; 0 where it has none yet.",
+        )
         self._in_flight = self._gauge("admissions_in_flight", "Admission requests under way.")
         self._routes = self._gauge("routes", "LLMRoutes that the injector knows.")
         self._silence = self._gauge("watch_silence_seconds", "Seconds since the watch of LLMRoutes last got data.")
@@ -60,6 +64,9 @@ class Metrics:
     def show_in_flight(self, count: Callable[[], float]) -> None:
         """Read when somebody asks, as are those below."""
         self._in_flight.set_function(count)
+
+    def show_certificate(self, expiry: Callable[[], float]) -> None:
+        self._certificate_expiry.set_function(expiry)
 
     def show_routes(
         self, count: Callable[[], float], silence: Callable[[], float], watch_began: Callable[[], float]

@@ -59,6 +59,7 @@ class _Injector:
         self._routes = Routes(options.kubeconfig, cluster, options.relist_seconds, self._metrics)
         self._webhook = Webhook(self._settings_now, self._routes, self._metrics)
         self._metrics.show_in_flight(lambda: self._webhook.in_flight)
+        self._metrics.show_certificate(lambda: ends.timestamp() if (ends := self._certificate.ends) else 0)
         self._draining = False
 
     async def run(self) -> None:
