@@ -5,7 +5,6 @@ The tests are the chapters of one story, each going on from where the one before
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llmroute_contract.llmroute import parse_spec
 from tests.chart.cert_manager import CERT_MANAGER_CRDS, play_cert_manager
 from tests.cluster.control_plane import CRD, ControlPlane
 from tests.cluster.go_build import Unavailable, say
@@ -29,9 +29,8 @@ from tools.chart import CHART, NAMESPACE, REPOSITORY
 pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
 
 EARLIER = REPOSITORY / "tests" / "chart" / "first_version"
-QUICKSTART = REPOSITORY / "examples" / "quickstart.yaml"
 FIRST_CALL, STORED = "first-call", "stored"
-"""Namespaces of their own: the quickstart's, and that of a route with every field of the earlier CRD."""
+"""Namespaces of their own: the earlier version's quickstart, and a route with every field of the earlier CRD."""
 OTHER_VALUES = (
     "--set=injector.replicas=3,injector.logLevel=debug,injector.resources.requests.cpu=30m",
     "--set=injector.settings.logLevel=debug,controller.touchPodsPerSecond=20",
@@ -103,9 +102,21 @@ def is_true(plane: ControlPlane, namespace: str, route: str, *conditions: str) -
 
 
 def routes(plane: ControlPlane) -> dict[Named, Document]:
-    """All that users wrote."""
+    """All that users made."""
     found = plane.get("llmroutes", "-A")["items"]
-    return {Named(one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]): one["spec"] for one in found}
+    return {Named(one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]): one for one in found}
+
+
+def specs(plane: ControlPlane) -> dict[Named, Document]:
+    return {named: route["spec"] for named, route in routes(plane).items()}
+
+
+def schema_in(plane: ControlPlane) -> Document:
+    return dict(plane.get("crd", CRD_NAME)["spec"]["versions"][0]["schema"])
+
+
+def schema_of(crd: Path) -> Document:
+    return dict(yaml.safe_load(crd.read_text())["spec"]["versions"][0]["schema"])
 
 
 def test_the_earlier_version_installs_under_pod_security_restricted(installed: Helm) -> None:
@@ -119,12 +130,15 @@ def test_the_earlier_version_installs_under_pod_security_restricted(installed: H
     ]
 
 
-def test_the_quickstart_is_programmed_and_answers_the_sdk(installed: Helm, real_node: RealNode) -> None:
+def test_the_quickstart_answers_the_sdk(installed: Helm, real_node: RealNode) -> None:
+    """The operator is today's, since there is no image of an earlier one. Its status has fields that the earlier CRD
+    does not know, so that the API server takes none; what is served does not wait for that."""
     plane = installed.plane
-    plane.kubectl("-n", FIRST_CALL, "apply", "-f", str(QUICKSTART))
+    plane.kubectl("-n", FIRST_CALL, "apply", "-f", str(EARLIER / "quickstart.yaml"))
     plane.kubectl("-n", STORED, "apply", "-f", str(EARLIER / "route.yaml"))
-    is_true(plane, FIRST_CALL, "quickstart", "Programmed")
-    is_true(plane, STORED, "chat", "Accepted", "Programmed")
+    for namespace in (FIRST_CALL, STORED):
+        path = f"/api/v1/namespaces/{namespace}/configmaps/llmroute-gateway-default"
+        wait_until(partial(plane.read, path), f"the configuration of {namespace}", SECONDS)
     asking = labelled(job("first", asking_pod(real_node.app, "2")), client="app")
     plane.kubectl("-n", FIRST_CALL, "apply", "-f", "-", input=yaml.safe_dump(asking))
     plane.kubectl("-n", FIRST_CALL, "wait", "--for=condition=Complete", "job/first", f"--timeout={SECONDS:.0f}s")
@@ -142,20 +156,15 @@ def test_an_upgrade_from_the_earlier_version_keeps_routes_and_serving(
     helm: Helm, pace: Pace, made: Admissions, images: list[str]
 ) -> None:
     stored = routes(helm.plane)
+    assert schema_in(helm.plane) == schema_of(EARLIER / "files" / "crd" / "llmroutes.yaml") != schema_of(CRD)
     helm.put("upgrade", CHART, *images)
     assert helm.history()[-1] != helm.history()[0]
-    upgraded = helm.plane.get("crd", CRD_NAME)["spec"]["versions"][0]["schema"]
-    assert upgraded == yaml.safe_load(CRD.read_text())["spec"]["versions"][0]["schema"]
-    assert routes(helm.plane) == stored
-    for named, spec in stored.items():
-        document = {
-            "apiVersion": "llmroute.dev/v1alpha1",
-            "kind": named.kind,
-            "metadata": {"name": named.name, "namespace": named.namespace},
-            "spec": spec,
-        }
-        command = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"]
-        helm.plane.kubectl(*command, input=json.dumps(document))
+    assert schema_in(helm.plane) == schema_of(CRD)
+    found = routes(helm.plane)
+    assert found.keys() == stored.keys()
+    for named, route in found.items():  # test_earlier_crd.py compares them field by field
+        assert route["metadata"]["generation"] == stored[named]["metadata"]["generation"], "nobody has written it"
+        assert parse_spec(route["spec"]) == parse_spec(stored[named]["spec"])
     is_true(helm.plane, FIRST_CALL, "quickstart", "Accepted", "Programmed")
     is_true(helm.plane, STORED, "chat", "Accepted", "Programmed")
     assert "Succeeded" in helm.test()
@@ -186,13 +195,13 @@ def test_a_rollback_brings_the_values_back_and_nobody_notices(helm: Helm, pace: 
 def test_after_removal_nothing_is_left_but_the_crd_with_its_routes_and_what_pods_mount(
     helm: Helm, shop: Shop, pace: Pace, made: Admissions, before: frozenset[Named]
 ) -> None:
-    stored = routes(helm.plane)
+    stored = specs(helm.plane)
     assert len(stored) == 3
     theirs = {shop.namespace, FIRST_CALL, STORED}
     helm.uninstall()
     pace.goes_on("second")
     assert made.refused == []
-    assert routes(helm.plane) == stored
+    assert specs(helm.plane) == stored
 
     crd = {Named("CustomResourceDefinition", "<none>", CRD_NAME)}
 
@@ -213,7 +222,7 @@ def test_another_installation_takes_up_what_was_left(
 ) -> None:
     """By the other version of Helm, and with certificates of cert-manager's, whose part is played."""
     other = helm_for(real_node, "3")
-    stored = routes(helm.plane)
+    stored = specs(helm.plane)
     CERT_MANAGER_CRDS.install(helm.plane)
     other.run("install", RELEASE, str(CHART), *images, "--set", "certificates.source=cert-manager")
     play_cert_manager(helm.plane, tmp_path)
@@ -221,7 +230,7 @@ def test_another_installation_takes_up_what_was_left(
         rollout = ["-n", NAMESPACE, "rollout", "status", f"deployment/{name}", f"--timeout={SECONDS:.0f}s"]
         helm.plane.kubectl(*rollout)
     assert "Succeeded" in other.test()
-    assert routes(helm.plane) == stored
+    assert specs(helm.plane) == stored
     pace.app.shop.route_to("first")
     pace.goes_on("first")
     with admissions(pace.app.shop) as made:
