@@ -110,3 +110,22 @@ def test_an_emptied_configmap_is_removed_when_its_time_has_come(
         namespace.programmed("last")
         namespace.delete("last")
         namespace.wait(lambda: namespace.configmap() is None, "the ConfigMap to be removed")
+
+
+def test_a_namespace_that_is_being_deleted_is_no_trouble(
+    controller: ControllerProcess, control_plane: ControlPlane
+) -> None:
+    """Its ConfigMap may go before its routes do, and none can be made in it any more: not a failure to alarm about."""
+    namespace = Namespace(control_plane, control_plane.new_namespace())
+    namespace.apply(route("chat"))
+    namespace.programmed("chat")
+    controller.wait_until_idle()
+    before = {result: controller.metric("reconciles_total", result=result) for result in ("success", "error")}
+    namespace.kubectl("delete", "namespace", namespace.name, "--wait=false")  # nobody here empties it
+    namespace.kubectl("delete", "configmap", "llmroute-gateway-default")
+    namespace.wait(
+        lambda: sum(controller.metric("reconciles_total", result=result) for result in before) > sum(before.values()),
+        "it to be looked at",
+    )
+    assert controller.metric("reconciles_total", result="error") == before["error"]
+    assert namespace.condition("chat", "Programmed", "True"), "what was told of it stays"

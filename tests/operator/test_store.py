@@ -99,25 +99,40 @@ def test_a_route_that_a_finalizer_holds_back_is_gone_already() -> None:
 
 def test_a_relist_takes_out_what_is_gone_and_puts_in_what_is_new() -> None:
     store = store_of(route_document("kept"), route_document("gone"))
-    store.begin_relist()
-    assert store.relisted([route_document("kept"), route_document("new")]) == {DEFAULT}
+    store.begin_relist(None)
+    assert store.relisted(None, [route_document("kept"), route_document("new")]) == {DEFAULT}
     assert names(store) == {"kept", "new"}
 
 
 def test_a_relist_that_finds_what_is_known_changes_nothing() -> None:
     store = store_of(route_document("kept"))
-    store.begin_relist()
-    assert store.relisted([route_document("kept")]) == frozenset()
+    store.begin_relist(None)
+    assert store.relisted(None, [route_document("kept")]) == frozenset()
 
 
 def test_a_relist_does_not_overrule_what_was_heard_since_it_began() -> None:
     store = store_of(route_document("deleted"), route_document("edited"))
-    store.begin_relist()
+    store.begin_relist(None)
     store.remove(route_document("deleted", version=6))
     store.put(route_document("edited", version=7, generation=2))
     store.put(route_document("created", version=8))
-    store.relisted([route_document("deleted"), route_document("edited")])
+    store.relisted(None, [route_document("deleted"), route_document("edited")])
     assert {route.name.name: route.generation for route in store.routes_of(DEFAULT)} == {"edited": 2, "created": 1}
+
+
+def test_a_relist_believes_what_is_older_where_a_backup_was_restored() -> None:
+    store = store_of(route_document("back", version=900, generation=9))
+    store.begin_relist(None)
+    assert store.relisted(None, [route_document("back", version=400, generation=4)]) == {DEFAULT}
+    assert [route.generation for route in store.routes_of(DEFAULT)] == [4]
+
+
+def test_a_relist_of_one_namespace_leaves_the_others_alone() -> None:
+    store = store_of(route_document("kept", namespace="a"), route_document("gone", namespace="b"))
+    store.put(route_document("new", namespace="a"))
+    store.begin_relist("b")
+    assert store.relisted("b", []) == {GatewayKey("b", "default")}
+    assert {str(route.name) for route in store.all()} == {"a/kept", "a/new"}
 
 
 def test_a_spec_that_does_not_parse_belongs_to_the_gateway_that_it_names() -> None:

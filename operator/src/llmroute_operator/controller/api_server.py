@@ -7,7 +7,7 @@ What is asked for is left to those that have kinds: `cluster.py`, `fleet/request
 
 import json
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -32,6 +32,7 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _CLIENT_ERROR, _UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _TOO_OLD, _TOO_MANY = 400, 401, 404, 409, 410, 429
+_NAMESPACE_GOING = "NamespaceTerminating"
 _TRANSIENT = frozenset({408, _CONFLICT, _TOO_MANY})
 
 
@@ -49,10 +50,11 @@ class Unreachable(ClusterError):
 class Refused(ClusterError):
     """An answer that says no. `reason` is Kubernetes' word for it."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, causes: Collection[str] = ()) -> None:
         super().__init__(f"{message} ({status} {reason})")
         self.status = status
         self.reason = reason
+        self._causes = causes
 
     @property
     def is_transient(self) -> bool:  # type: ignore[override]
@@ -67,6 +69,11 @@ class Refused(ClusterError):
     def is_conflict(self) -> bool:
         """Somebody was quicker: what was read is not what is there."""
         return self.status == _CONFLICT
+
+    @property
+    def namespace_is_going(self) -> bool:
+        """Nothing can be made in it any more, and soon nothing will be there."""
+        return _NAMESPACE_GOING in self._causes
 
     @property
     def is_overload(self) -> bool:
@@ -184,7 +191,7 @@ class ApiServer:
                 if response.status >= _CLIENT_ERROR:
                     raise await self._refusal(response)
                 yield response
-        except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: no JSON, no UTF-8
             raise Unreachable(f"{method} {path}: {_text(error)}") from None
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> Refused:
@@ -222,7 +229,13 @@ def _document(text: bytes) -> Document:
 
 
 def _refused(status: int, document: Document) -> Refused:
-    return Refused(status, document.get("reason") or "Unknown", document.get("message") or "no message")
+    causes = (document.get("details") or {}).get("causes") or ()
+    return Refused(
+        status,
+        document.get("reason") or "Unknown",
+        document.get("message") or "no message",
+        [cause.get("reason", "") for cause in causes],
+    )
 
 
 def _text(error: BaseException) -> str:

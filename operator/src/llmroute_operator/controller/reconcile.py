@@ -99,6 +99,8 @@ class Reconciler:
         sources = [_source(route, memory) for route in routes]
         compilation = await asyncio.to_thread(self._compile, key, sources, shares)
         outcome, failure = await self._program(key, present, served, compilation)
+        if isinstance(failure, Refused) and failure.namespace_is_going:
+            return None  # its routes are going too, and each end of one calls again
         if failure is None:
             files = {name: data.decode() for name, data in compilation.files.items()}
             uids = {route.name.name: route.uid for route in routes}

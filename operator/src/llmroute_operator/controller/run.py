@@ -67,7 +67,7 @@ async def _run(settings: Settings, api: ApiServer) -> None:
     store = RouteStore()
 
     async def reconcile(key: GatewayKey) -> float | None:
-        return await reconciler.reconcile(key)
+        return await reconciler.reconcile(key) if relister.knows(key) else None
 
     workers = Workers("reconcile", reconcile, metrics.reconciled, RECONCILE_REST_SECONDS)
     state_secret = settings.shared_state.secret if settings.shared_state is not None else None
@@ -100,7 +100,6 @@ async def _run(settings: Settings, api: ApiServer) -> None:
         metrics.show_silence(watch, lambda watch=watch: life.silences()[watch])  # type: ignore[misc]
 
     async def work() -> None:
-        await relister.synced.wait()
         await fleet.until_listed()
         await workers.run(settings.workers)
 

@@ -4,7 +4,9 @@ Says which gateways have to be looked at after each change; when that happens is
 
 Three sources may tell the same thing in any order, so: what is older than what is known is passed over; an end is
 believed only of the very object (its uid) that is known; and a relist, which takes a while, does not overrule what was
-heard of a route since it began.
+heard of a route since it began. Of all else it is the truth, older or not: a restored backup counts versions anew.
+
+What is listed apart (a scope: one namespace, or None for the cluster) is relisted apart.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +23,7 @@ class RouteStore:
         self._routes: dict[RouteName, Route] = {}
         self._by_gateway: dict[GatewayKey, dict[RouteName, Route]] = {}
         self._heard: set[RouteName] = set()
-        """Routes heard of since the relist under way began."""
+        """Routes heard of since the relist of their scope began."""
 
     def __len__(self) -> int:
         return len(self._routes)
@@ -61,27 +63,30 @@ class RouteStore:
             return frozenset()
         return self._put_keys(known, now or known)
 
-    def begin_relist(self) -> None:
-        self._heard.clear()
+    def begin_relist(self, scope: str | None) -> None:
+        self._heard = {name for name in self._heard if scope not in (None, name.namespace)}
 
-    def relisted(self, documents: Iterable[Document]) -> frozenset[GatewayKey]:
-        """All routes that there are. The keys are those of what changed by it."""
+    def relisted(self, scope: str | None, documents: Iterable[Document]) -> frozenset[GatewayKey]:
+        """All routes that there are in the scope. The keys are those of what changed by it."""
         changed: set[GatewayKey] = set()
         listed = set()
         for document in documents:
             name = name_of(document)
             listed.add(name)
             if name not in self._heard:
-                changed |= self._put(document)
-        for name in [name for name in self._routes if name not in listed and name not in self._heard]:
+                changed |= self._put(document, as_listed=True)
+        there = [name for name in self._routes if scope in (None, name.namespace)]
+        for name in [name for name in there if name not in listed and name not in self._heard]:
             changed |= self._forget(name)
         return frozenset(changed)
 
-    def _put(self, document: Document) -> frozenset[GatewayKey]:
+    def _put(self, document: Document, *, as_listed: bool = False) -> frozenset[GatewayKey]:
         name = name_of(document)
         known = self._routes.get(name)
         version = document["metadata"]["resourceVersion"]
-        if known is not None and (version == known.resource_version or is_older(version, known.resource_version)):
+        if known is not None and version == known.resource_version:
+            return frozenset()
+        if known is not None and not as_listed and is_older(version, known.resource_version):
             return frozenset()
         if is_going(document):
             return self._forget(name)

@@ -41,8 +41,8 @@ OnEvent = Callable[[str | None, Document], None]
 
 
 class RouteWatch:
-    """`on_event` and `on_listed` are called in the loop of `run`. kopf has listed when all routes that there were then
-    have been found and all later changes will be told: what went before that, it does not tell."""
+    """`on_event` and `on_listed` are called in the loop of `run`. Once kopf has listed a scope all routes that there were
+    then will be found and all later changes told: what went before that, it does not tell."""
 
     def __init__(
         self,
@@ -67,14 +67,11 @@ class RouteWatch:
         while True:
             await self._until_routes_can_be_listed()
             self._life.heard(WATCH)
-            listed: set[str] = set()
 
-            def note_list(path: str, listed: set[str] = listed) -> None:
+            def note_list(_path: str) -> None:
                 nonlocal failures
                 failures = 0
-                listed.add(path)
-                if len(listed) == len(self._scopes):
-                    self._on_listed()
+                self._on_listed()
 
             thread = _KopfThread(
                 self._kubeconfig, self._scopes, self._life, self._on_event, note_list, self._note_watch
@@ -95,11 +92,11 @@ class RouteWatch:
         self.began = time.time()
 
     async def _until_routes_can_be_listed(self) -> None:
-        """kopf looks only once, at its start, which resources exist."""
+        """In any scope: kopf looks only once, at its start, which resources exist."""
         failures = 0
         while True:
             try:
-                await self._cluster.look_for_routes(self._scopes[0])
+                await self._cluster.look_for_routes(self._scopes[failures % len(self._scopes)])
                 return
             except ClusterError as error:
                 self._life.moved(WATCH)

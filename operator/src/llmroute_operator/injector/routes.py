@@ -68,9 +68,9 @@ class Routes:
         failures = 0
         while True:
             self._relist_wanted.clear()
-            self._store.begin_relist()
+            self._store.begin_relist(None)
             try:
-                self._store.relisted(await self._cluster.list_routes(None))
+                self._store.relisted(None, await self._cluster.list_routes(None))
             except ClusterError as error:
                 failures += 1
                 self._metrics.relisted("error", time.time())

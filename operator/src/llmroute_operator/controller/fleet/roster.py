@@ -60,13 +60,16 @@ class Roster:
     def is_listed(self) -> bool:
         return not self._unlisted
 
+    def _is_unlisted(self, namespace: str) -> bool:
+        return None in self._unlisted or namespace in self._unlisted
+
     # --- the watch
 
     def put(self, pod: GatewayPod) -> bool:
         """Whether there is something new to do: it has to be asked, or its gateway's routes have something to tell."""
         known = self._members.get(pod.id)
         if known is None:
-            self._add(Member(pod, is_first=bool(self._unlisted) and pod.is_serving))
+            self._add(Member(pod, is_first=self._is_unlisted(pod.id.namespace) and pod.is_serving))
             return True
         before = known.pod
         if is_older(pod.version, before.version):
@@ -196,7 +199,9 @@ class Roster:
         """Whether enough is known of its pods to say anything: a controller that has just begun must not tell that
         nobody serves anything."""
         members = self._by_gateway.get(key, {}).values()
-        return not self._unlisted and not any(member.is_first and member.pod.is_serving for member in members)
+        return not self._is_unlisted(key.namespace) and not any(
+            member.is_first and member.pod.is_serving for member in members
+        )
 
     def standings(self, key: GatewayKey) -> tuple[Standing, ...] | None:
         """Of each serving pod, in order of names; None while too little is known."""
@@ -208,7 +213,7 @@ class Roster:
 
     def sharers(self, key: GatewayKey) -> tuple[str, ...] | None:
         """Names of the pods that a limit is shared out to, the oldest first: all that serve or may still do."""
-        if self._unlisted:
+        if self._is_unlisted(key.namespace):
             return None
         pods = [member.pod for member in self._by_gateway.get(key, {}).values() if member.pod.address]
         return tuple(pod.id.name for pod in sorted(pods, key=lambda pod: (pod.created, pod.id.name)))
