@@ -41,8 +41,8 @@ OnEvent = Callable[[str | None, Document], None]
 
 
 class RouteWatch:
-    """`on_event` and `on_listed` are called in the loop of `run`. Once kopf has listed a scope all routes that there were
-    then will be found and all later changes told: what went before that, it does not tell."""
+    """`on_event` and `on_listed` are called in the loop of `run`. Once kopf has listed a scope, all routes that there
+    were then will be found and all later changes told: what went before that, it does not tell."""
 
     def __init__(
         self,
