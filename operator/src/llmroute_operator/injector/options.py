@@ -28,5 +28,8 @@ BODY_SECONDS = 5.0
 """For a body to come in whole: as long as the API server waits for an answer. It holds one of the places meanwhile."""
 ROUTES_WAIT_SECONDS = 1.0
 """For the first route of a gateway, which may have been applied together with the pod, an instant later."""
+WAITING_MAX = 16
+"""Of those admissions, how many may wait for a route. Who comes with more is answered by what is known: pods of one
+namespace without a route must not take the places of all others."""
 CUT_SECONDS = 10.0
 """For admissions under way once nothing is listened to: longer than the API server waits for one."""

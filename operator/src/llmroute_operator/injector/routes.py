@@ -21,6 +21,7 @@ from llmroute_operator.controller.store import RouteStore
 from llmroute_operator.controller.watch_routes import WATCH, RouteWatch
 from llmroute_operator.injector.metrics import Metrics
 from llmroute_operator.injector.needs import GatewayNeeds, needs_of
+from llmroute_operator.injector.options import WAITING_MAX
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Routes:
         self.life = SignsOfLife([WATCH], time.monotonic, SILENCE_MAX_SECONDS)
         self._relist_wanted = asyncio.Event()
         self._news = asyncio.Condition()
+        self._waiting = 0
         self._watch = RouteWatch(kubeconfig, [None], cluster, self.life, self._on_event, self._relist_wanted.set)
         self.ready = asyncio.Event()
         """Set once all routes are known."""
@@ -47,11 +49,19 @@ class Routes:
             group.create_task(self._relist_always())
 
     async def needs(self, key: GatewayKey, wait_seconds: float) -> GatewayNeeds:
-        """What the gateway's routes need; where there is none yet, one is waited for that long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_seconds), self._news:
-                await self._news.wait_for(lambda: self._store.routes_of(key))
+        """What the gateway's routes need; where there is none yet, one is waited for that long, unless many wait."""
+        if not self._store.routes_of(key) and self._waiting < WAITING_MAX:
+            await self._wait_for_one(key, wait_seconds)
         return needs_of(route.spec for route in self._store.routes_of(key) if isinstance(route.spec, LLMRouteSpec))
+
+    async def _wait_for_one(self, key: GatewayKey, seconds: float) -> None:
+        self._waiting += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds), self._news:
+                    await self._news.wait_for(lambda: self._store.routes_of(key))
+        finally:
+            self._waiting -= 1
 
     async def _on_news(self) -> None:
         async with self._news:
