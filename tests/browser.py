@@ -31,8 +31,9 @@ def opened_browser() -> Iterator[Browser]:
             pytest.fail(why)
         pytest.skip(why)
     with sync_playwright() as playwright:
-        # Chromium has no sandbox for root
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        arguments = ["--host-resolver-rules=MAP *.rebound.test 127.0.0.1"]
+        if os.geteuid() == 0:  # Chromium has no sandbox for root
+            arguments.append("--no-sandbox")
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         try:
             yield browser

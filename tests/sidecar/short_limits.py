@@ -11,6 +11,7 @@ from typing import Any
 from llmroute_sidecar.config.directory import DirectorySource
 from llmroute_sidecar.config.reload import Reloader
 from llmroute_sidecar.pipeline.serve import Gateway
+from llmroute_sidecar.policy.web_pages import LocalHosts
 from llmroute_sidecar.server.data_port import DataPort
 from llmroute_sidecar.server.head import ServerLimits
 from llmroute_sidecar.telemetry.log import LogWriter
@@ -41,7 +42,7 @@ def running_with_short_limits(
         assert first is not None
         assert first.snapshot is not None
         gateway.use(first.snapshot)
-        data_port = DataPort(gateway, metrics, limits, loop)
+        data_port = DataPort(gateway, metrics, limits, loop, LocalHosts())
         port = await data_port.listen("127.0.0.1", 0)
         ready.set()
         await stop.wait()

@@ -55,7 +55,7 @@ def exchange(gateway: GatewayProcess, data: bytes, *more: bytes) -> bytes:
         return got
 
 
-def raw(body: bytes, *lines: str, method: str = "POST", path: str = PATH, host: str = "host: x\r\n") -> bytes:
+def raw(body: bytes, *lines: str, method: str = "POST", path: str = PATH, host: str = "host: localhost\r\n") -> bytes:
     extra = "".join(f"{line}\r\n" for line in lines)
     head = f"{method} {path} HTTP/1.1\r\n{host}{AUTH}connection: close\r\n{extra}"
     if not any(line.lower().startswith(("content-length", "transfer-encoding")) for line in lines):
@@ -277,7 +277,9 @@ def test_a_body_at_the_limit_goes_through(gateway: GatewayProcess, provider: Pro
 
 
 def test_without_a_key_the_body_is_not_awaited(gateway: GatewayProcess) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n".encode()
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n".encode()
+    )
     answer = exchange(gateway, head)
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b"100 Continue" not in answer
@@ -306,7 +308,7 @@ def test_a_request_behind_another_does_not_smuggle_itself_into_it(gateway: Gatew
     """What follows a request's body is the next request, with its own key and its own checks."""
     first = raw(b'{"model":"gpt"}').replace(b"connection: close\r\n", b"")
     second = (
-        f"POST {PATH} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 15\r\n\r\n".encode()
+        f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 15\r\n\r\n".encode()
         + b'{"model":"gpt"}'
     )
     before = len(provider.requests)
@@ -387,7 +389,7 @@ def test_an_old_client_is_answered_and_disconnected(gateway: GatewayProcess) -> 
 
 
 def test_a_head_request_gets_no_body(gateway: GatewayProcess) -> None:
-    answer = exchange(gateway, b"HEAD /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    answer = exchange(gateway, b"HEAD /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n")
     assert b"content-length: 15" in answer
 
@@ -420,7 +422,11 @@ def test_a_body_that_stops_half_way_is_given_up(tmp_path: Path) -> None:
             (raw(b'{"model":', "content-length: 100"), b" 400 ", b"the body stopped before its end"),
             (raw(b"", "content-length: 100"), b" 400 ", b"the body stopped before its end"),
             (raw(b"x", "content-length: 100", path="/nothing"), b" 404 ", b"unknown_url"),
-            (b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n", b" 400 ", b"the head stopped before its end"),
+            (
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n",
+                b" 400 ",
+                b"the head stopped before its end",
+            ),
         ):
             with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
                 connection.sendall(data)

@@ -90,7 +90,9 @@ class Echo:
 
 
 def request(path: str, body: bytes, kind: str) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nx-request-id: id\r\ntraceparent: 00-{'a' * 32}-{'b' * 16}-01\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\nx-request-id: id\r\ntraceparent: 00-{'a' * 32}-{'b' * 16}-01\r\n"
+    )
     match kind:
         case "chunked":
             pieces = b"".join(
@@ -101,9 +103,9 @@ def request(path: str, body: bytes, kind: str) -> bytes:
             head += "connection: upgrade, http2-settings\r\nupgrade: h2c\r\n"
             return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
         case "get":
-            return f"GET {path} HTTP/1.1\r\nhost: x\r\nx-request-id: id\r\n\r\n".encode()
+            return f"GET {path} HTTP/1.1\r\nhost: localhost\r\nx-request-id: id\r\n\r\n".encode()
         case "broken":
-            return b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n" + body
+            return b"POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n" + body
         case _:
             return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 

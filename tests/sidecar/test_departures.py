@@ -90,7 +90,7 @@ def request(model: str, request_id: str, size: int = 0) -> bytes:
     body = json.dumps({"model": model, "messages": [], "user": "x" * size}).encode()
     lines = [
         "POST /v1/chat/completions HTTP/1.1",
-        "host: x",
+        "host: localhost",
         f"authorization: Bearer {KEY}",
         f"x-request-id: {request_id}",
         f"content-length: {len(body)}",

@@ -46,7 +46,7 @@ def send(gateway: GatewayProcess, *, stream: bool = False, small_buffer: bool = 
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(20)
     connection.connect(("127.0.0.1", gateway.port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
     connection.sendall(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
     return connection
 
@@ -75,7 +75,7 @@ def test_what_is_under_way_finishes_and_nothing_new_begins(tmp_path: Path) -> No
     with holding(tmp_path) as (gateway, held):
         with send(gateway) as plain, send(gateway, stream=True) as stream, send(gateway) as kept:
             half = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
-            half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n")
+            half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n")
             idle = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
             wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 3, "the calls to be under way")
             drained(gateway)
@@ -116,7 +116,7 @@ def test_a_call_that_waits_behind_another_on_its_connection_is_refused(tmp_path:
             while b"one" not in begun:  # its head is out, and has not said that the connection ends
                 begun += connection.recv(65536)
             drained(gateway)
-            head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+            head = f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
             connection.sendall(f"{head}content-length: 2\r\n\r\n{{}}".encode())
             wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 2, "the second call to have come")
             held.go_on()

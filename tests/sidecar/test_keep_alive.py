@@ -104,7 +104,7 @@ def called(gateway: GatewayProcess, model: str = "kept", path: str = "/v1/chat/c
     """A connection on which a streamed call was sent, which is to be the last."""
     data = json.dumps({"model": model, "messages": [], "stream": True}).encode()
     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {KEY}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {KEY}\r\n"
     connection.sendall(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
     return connection
 

@@ -32,7 +32,9 @@ def visit(gateway: GatewayProcess, seed: int) -> None:
             **({"max_tokens": choice.randrange(1, 200)} if choice.random() < 0.5 else {}),
         }
     ).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
+    )
     stays_for = choice.choice([0, 1, 600, 2000, 10**9])
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as client:
         client.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)

@@ -32,7 +32,7 @@ def enough_descriptors() -> None:
 async def open_stream(gateway: GatewayProcess, number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     body = json.dumps({"model": "gpt", "messages": [], "stream": True, "number": number}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
     writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     return reader, writer
 

@@ -328,7 +328,7 @@ def test_an_upload_whose_client_leaves_is_over_for_the_provider_too(
 ) -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsilent\r\n--b--\r\n'
     head = (
-        f"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        f"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
         f"content-type: multipart/form-data; boundary=b\r\ncontent-length: {len(part)}\r\n\r\n"
     )
 

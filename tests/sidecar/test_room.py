@@ -25,7 +25,9 @@ def post(size: int) -> bytes:
     """A call whose body has `size` bytes."""
     body = json.dumps({"model": "gpt", "messages": [], "pad": ""}).encode()
     body = body[:-2] + b"x" * (size - len(body)) + body[-2:]
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {size}\r\n\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-api-key: {KEY}\r\ncontent-length: {size}\r\n\r\n"
+    )
     return head.encode() + body
 
 

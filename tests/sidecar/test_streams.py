@@ -20,7 +20,7 @@ def stream(gateway: GatewayProcess, body: object = STREAM) -> socket.socket:
     """A raw connection on which a streamed call was sent."""
     data = json.dumps(body).encode()
     connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
     connection.sendall(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
     return connection
 

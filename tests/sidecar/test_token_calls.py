@@ -317,7 +317,8 @@ def connection(gateway: GatewayProcess, body: bytes) -> socket.socket:
     """A client that has sent its request."""
     client = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}"
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
+        f"content-length: {len(body)}"
     )
     client.sendall(head.encode() + b"\r\n\r\n" + body)
     return client

@@ -218,7 +218,9 @@ def test_a_call_whose_client_left_is_told_with_the_attempt_it_left(
     trace_id, traceparent = trace_of(0xC0)
     before = len(provider.requests)
     body = b'{"model":"silent"}'
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ntraceparent: {traceparent}\r\n"
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-api-key: {KEY}\r\ntraceparent: {traceparent}\r\n"
+    )
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
         wait_until(lambda: len(provider.requests) > before, "the upstream to be asked")

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,6 +136,15 @@ def _add_ports(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--admin-port", type=_port, default=8791, help="admin port (%(default)s; 0: any free one)")
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        type=_host_name,
+        default=[],
+        metavar="NAME",
+        help="answer to this name on loopback addresses too, where else only localhost and addresses are answered to; "
+        "repeatable",
+    )
+    parser.add_argument(
         "--max-body",
         type=_mebibytes,
         default=32,
@@ -211,6 +221,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of a host, without scheme and port")
+    return text
+
+
 def _mebibytes(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 4096:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of MiB from 1 to 4096")
@@ -280,6 +296,7 @@ def _start(source: "Source", options: argparse.Namespace, observer: "Observer") 
         ServerLimits(body=options.max_body * MIB, bodies=max(options.max_body, options.max_bodies) * MIB),
         litellm=WorkerSettings(options.litellm_python, options.litellm_idle),
         otlp=otlp,
+        allow_hosts=tuple(options.allow_host),
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -21,7 +21,8 @@ import uvicorn
 
 from llmroute_sidecar.config.reload import Reload, Reloader
 from llmroute_sidecar.pipeline.serve import Gateway
-from llmroute_sidecar.server.admin import admin_app
+from llmroute_sidecar.policy.web_pages import LocalHosts, is_loopback
+from llmroute_sidecar.server.admin import admin_app, with_local_hosts
 from llmroute_sidecar.server.data_port import DataPort
 from llmroute_sidecar.server.head import ServerLimits
 from llmroute_sidecar.telemetry.held import HeldSeries
@@ -64,6 +65,8 @@ class Settings:
     litellm: WorkerSettings = field(default_factory=WorkerSettings)
     otlp: OtlpSettings | None = None
     """Where spans go; None: nowhere, and none are made."""
+    allow_hosts: tuple[str, ...] = ()
+    """Names that are answered to on loopback addresses, beside this machine's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     metrics.registry.register(
         WorkerSeries(lambda: [(worker.name, worker.resident_bytes, worker.restarts) for worker in workers])
     )
-    data_port = DataPort(gateway, metrics, settings.limits, loop)
+    local_hosts = LocalHosts(settings.allow_hosts)
+    data_port = DataPort(gateway, metrics, settings.limits, loop, local_hosts)
     metrics.registry.register(
         HeldSeries(
             lambda: len(asyncio.all_tasks(loop)), lambda: data_port.open_connections, lambda: gateway.open_connections
@@ -136,18 +140,7 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     gc.freeze()  # what was imported stays: later collections need not look at it
     gc.set_threshold(GC_OBJECTS, 20, 100)
     sys.setswitchinterval(SWITCH_SECONDS)
-    admin = _AdminServer(
-        uvicorn.Config(
-            admin_app(gateway, metrics, lambda: reloader.status, VERSION, workers),
-            host=settings.admin_hosts[0],
-            port=settings.admin_port,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
+    app = admin_app(gateway, metrics, lambda: reloader.status, VERSION, workers)
     try:
         port = await data_port.listen(settings.host, settings.port)
     except OSError as error:
@@ -157,6 +150,19 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     except OSError as error:
         data_port.shut()
         raise _cannot_listen(" and ".join(settings.admin_hosts), settings.admin_port, error) from None
+    addresses = {one.getsockname()[0] for one in admin_sockets}
+    admin = _AdminServer(
+        uvicorn.Config(
+            with_local_hosts(app, local_hosts, {address for address in addresses if is_loopback(address)}),
+            host=settings.admin_hosts[0],
+            port=settings.admin_port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
     admin_port: int = admin_sockets[0].getsockname()[1]
     admin_task = asyncio.create_task(admin.serve(sockets=admin_sockets))
     stop = asyncio.Event()

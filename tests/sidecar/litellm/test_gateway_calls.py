@@ -226,7 +226,7 @@ def test_a_client_that_leaves_a_stream_ends_the_providers_call(gateway: GatewayP
 def _leave(gateway: GatewayProcess, body: dict[str, Any], when: Callable[[socket.socket], object]) -> None:
     """Makes a call, has `when` say when it is time, and closes the connection."""
     content = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:
         connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
         when(connection)

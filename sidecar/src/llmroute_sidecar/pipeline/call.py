@@ -29,6 +29,8 @@ READ_HERE = frozenset(
         b"expect",
         b"authorization",
         b"x-api-key",
+        b"origin",
+        b"sec-fetch-site",
         b"x-request-id",
         b"x-trace-id",
         b"traceparent",

@@ -15,6 +15,8 @@ from llmroute_sidecar.upstream.exchange import Headers
 ErrorCode = Literal[
     "invalid_api_key",
     "model_not_allowed",
+    "host_not_allowed",
+    "origin_not_allowed",
     "invalid_request",
     "request_too_large",
     "headers_too_large",
@@ -46,6 +48,19 @@ class Row:
 TABLE: Mapping[ErrorCode, Row] = {
     "invalid_api_key": Row(401, "invalid_request_error", "authentication_error", "no key, unknown or expired key"),
     "model_not_allowed": Row(403, "invalid_request_error", "permission_error", "the key may not use this model"),
+    # Not 421: it asks clients to try another connection (RFC 9110 §15.5.20), and no other one is answered differently.
+    "host_not_allowed": Row(
+        403,
+        "invalid_request_error",
+        "permission_error",
+        "[by a name that is not this machine's](security.md#web-pages), on a loopback address",
+    ),
+    "origin_not_allowed": Row(
+        403,
+        "invalid_request_error",
+        "permission_error",
+        "[a web page of another site](security.md#web-pages) calls a route that asks for no key",
+    ),
     "invalid_request": Row(
         400,
         "invalid_request_error",

@@ -28,6 +28,7 @@ from llmroute_sidecar.policy.limits.ledger import Ledger, Use
 from llmroute_sidecar.policy.limits.rules import Limit, Refused
 from llmroute_sidecar.policy.limits.shared import made_up_key
 from llmroute_sidecar.policy.plan import DEFAULT_NAME, Plan
+from llmroute_sidecar.policy.web_pages import is_of_another_site
 from llmroute_sidecar.snapshot import Route, Snapshot
 from llmroute_sidecar.telemetry.log import LogWriter, exception_text
 from llmroute_sidecar.telemetry.metrics import LimitStanding, Metrics
@@ -296,7 +297,7 @@ class Gateway:
     def _admit_client(self, call: Call, fields: RequestFields, route: Route) -> Answer | None:
         if route.open:
             call.client = POD
-            return None
+            return self._another_site(call, route)
         client = next((client for client in call.clients if client.route == route.name), None)
         if client is None:
             return self._unauthenticated(call) or self._not_allowed(call, fields)
@@ -314,6 +315,21 @@ class Gateway:
     def _not_allowed(self, call: Call, fields: RequestFields) -> Answer:
         message = f"this API key may not use the model {fields.model!r}"
         return self.refuse(call, "model_not_allowed", message, param="model")
+
+    def _another_site(self, call: Call, route: Route) -> Answer | None:
+        """The refusal of a call that is not the pod's, but a page's in its browser."""
+        origins, fetch_sites = call.header(b"origin"), call.header(b"sec-fetch-site")
+        if not origins and not fetch_sites:
+            return None
+        types = [value for name, value in call.headers if name == b"content-type"]
+        if not is_of_another_site(origins, fetch_sites, call.header(b"host"), types):
+            return None
+        place = origins[0][:100].decode("latin-1") if origins else "unknown"
+        message = (
+            f"a web page of another site (origin {place!r}) may not call the route {route.name!r}, which asks for no "
+            "key: call from a server or a page of this machine, or set the route's auth.mode to Keys"
+        )
+        return self.refuse(call, "origin_not_allowed", message)
 
     def _admit_within_limits(self, call: Call, fields: RequestFields, route: Route) -> Answer | None:
         if not route.limits:

@@ -6,14 +6,16 @@ is served and why; listings.py has `/models`, `/limits` and `/requests`; `/healt
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmroute_sidecar.config.reload import ReloadStatus
-from llmroute_sidecar.pipeline.errors import Answer
+from llmroute_sidecar.pipeline.errors import Answer, error
 from llmroute_sidecar.pipeline.serve import Gateway
+from llmroute_sidecar.policy.web_pages import LocalHosts, not_answered_to
 from llmroute_sidecar.server import endpoints
 from llmroute_sidecar.server.listings import add_listings
 from llmroute_sidecar.server.page import page
@@ -144,6 +146,20 @@ def admin_app(
         return _response(endpoints.metrics(metrics))
 
     return app
+
+
+def with_local_hosts(app: ASGIApp, hosts: LocalHosts, addresses: Container[str]) -> ASGIApp:
+    """`app`, which at `addresses`, where it listens on loopback, answers to `hosts` alone."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["server"][0] in addresses:
+            for name, value in scope["headers"]:
+                if name == b"host" and not hosts.answer_to(value):
+                    await _response(error("host_not_allowed", not_answered_to(value)))(scope, receive, send)
+                    return
+        await app(scope, receive, send)
+
+    return answer
 
 
 def _status(gateway: Gateway, reload: ReloadStatus, version: str, workers: Workers) -> Status:

@@ -13,6 +13,7 @@ from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
 from llmroute_sidecar.pipeline.form import FORM_PATHS
 from llmroute_sidecar.pipeline.serve import Gateway
+from llmroute_sidecar.policy.web_pages import LocalHosts, is_loopback, not_answered_to
 from llmroute_sidecar.server import endpoints
 from llmroute_sidecar.server.connection import Connection
 from llmroute_sidecar.server.head import ServerLimits
@@ -28,13 +29,19 @@ class DataPort:
     """Serves the data port (`Handler` in connection.py)."""
 
     def __init__(
-        self, gateway: Gateway, metrics: Metrics, limits: ServerLimits, loop: asyncio.AbstractEventLoop
+        self,
+        gateway: Gateway,
+        metrics: Metrics,
+        limits: ServerLimits,
+        loop: asyncio.AbstractEventLoop,
+        local_hosts: LocalHosts,
     ) -> None:
         self._gateway = gateway
         self._limits = limits
         self._loop = loop
         self._connections: set[Connection] = set()
         self._room = Room(limits.bodies)
+        self._local_hosts: LocalHosts | None = local_hosts
         self._server: asyncio.Server | None = None
         self._open_endpoints: Mapping[str, Callable[[Call], Answer]] = {
             "/health": lambda _: endpoints.health(),
@@ -46,10 +53,14 @@ class DataPort:
     async def listen(self, host: str, port: int) -> int:
         """Opens the port and returns its number (of use with port 0). Raises OSError."""
         self._server = await self._loop.create_server(
-            cast("Callable[[], asyncio.Protocol]", self._accept), host, port, backlog=2048
+            cast("Callable[[], asyncio.Protocol]", self._accept), host, port, backlog=2048, start_serving=False
         )
         opened: Any = self._server  # uvloop's, whose sockets are a list
-        bound: int = opened.sockets[0].getsockname()[1]
+        addresses = [one.getsockname() for one in opened.sockets]
+        if not all(is_loopback(address[0]) for address in addresses):
+            self._local_hosts = None
+        await opened.start_serving()
+        bound: int = addresses[0][1]
         return bound
 
     def _accept(self) -> Connection:
@@ -87,6 +98,10 @@ class DataPort:
         self._gateway.begin(call)
 
     def screen(self, call: Call) -> Answer | None:
+        if self._local_hosts is not None:
+            for name, value in call.read_here:
+                if name == b"host" and not self._local_hosts.answer_to(value):
+                    return self._gateway.refuse(call, "host_not_allowed", not_answered_to(value))
         path, method = call.path, call.method
         if path in self._open_endpoints:
             return None if method in _READING else self._not_allowed(call, "GET, HEAD")
