@@ -1,12 +1,15 @@
 """What the gateway reads of a JSON body (of a form: form.py): `model` and `stream`, and what it changes: `model`, where
 a target renames it.
 
-The body is parsed once, skipping all other fields without building them, and goes on byte for byte. Where its
-top-level `model` could be read differently by another parser (a name that stands twice, or is spelled with escapes or
-capitals: Go's parser takes `Model` for `model`) the body is written anew with the one value that was checked, so that
-nobody is served a model which was not asked for here.
+The body is parsed once, skipping all other fields without building them, and goes on byte for byte but for the
+model's name. Where its top-level `model` could be read differently by another parser (a name that stands twice, or is
+spelled with escapes or capitals: Go's parser takes `Model` for `model`) the body is written anew with the one value
+that was checked, so that nobody is served a model which was not asked for here. That takes its fields apart, and a body
+of 32 MiB has room for millions, which would hold up all other calls for seconds: so they are bounded.
 """
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -29,6 +32,13 @@ JSON_PATHS = frozenset(
 )
 """Where a body is JSON and nothing else."""
 MODEL_MAX_LENGTH = 256
+FIELDS_MAX = 1000
+"""Of the body's own; what is in their values is never taken apart."""
+_FIELD_MIN_BYTES = len(b'"":0,')
+_MODEL = b'"model"'
+_LIKE_MODEL = re.compile(  # as any parser may read it: letters of either case, or their escapes
+    rb'"(?:m|\\u00[46]d)(?:o|\\u00[46]f)(?:d|\\u00[46]4)(?:e|\\u00[46]5)(?:l|\\u00[46]c)"', re.IGNORECASE
+)
 
 
 class Fields(msgspec.Struct):
@@ -54,6 +64,12 @@ _decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_options_raw = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _encode = msgspec.json.Encoder().encode
+
+
+class _Name(str):
+    """A field's, counted when it is read."""
+
+    __slots__ = ()
 
 
 class RequestFields(msgspec.Struct, frozen=True):
@@ -118,6 +134,9 @@ def read_fields(body: bytes) -> RequestFields | BadBody:
             body.decode()
         except UnicodeDecodeError as error:
             return BadBody(f"the body is not valid UTF-8 (byte {error.start})")
+    # A field has a colon: nearly no body has so many of them, and only of one that has are the fields counted.
+    if len(body) > FIELDS_MAX * _FIELD_MIN_BYTES and body.count(b":") > FIELDS_MAX and _has_too_many_fields(body):
+        return BadBody(f"the body has more than {FIELDS_MAX} fields")
     try:
         fields = _decode(body)
     except msgspec.ValidationError as error:
@@ -129,10 +148,35 @@ def read_fields(body: bytes) -> RequestFields | BadBody:
     model = fields.model
     if (wrong := wrong_model(model)) is not None:
         return wrong
-    if body.lower().count(b'"model"') != 1 or b"\\u" in body:
-        body = rename_model(body, model)
+    if not _is_plain(body):
+        body = _with_one_model(body, model)
         fields = _decode(body)  # what stays raw must not keep the other body
     return RequestFields(model, bool(fields.stream), body, fields)
+
+
+def _has_too_many_fields(body: bytes) -> bool:
+    """Stops reading at the first that is one too many."""
+    count = 0
+
+    def read(_: type, name: str) -> _Name:
+        nonlocal count
+        count += 1
+        if count > FIELDS_MAX:
+            raise ValueError
+        return _Name(name)
+
+    with suppress(msgspec.DecodeError, RecursionError):  # told by who reads its values
+        msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=read).decode(body)
+    return count > FIELDS_MAX
+
+
+def _is_plain(body: bytes) -> bool:
+    """Whether nothing in a body that has a `model` looks like one but the field's own name, which is then written as
+    it is here."""
+    if b"\\u00" not in body:
+        return body.lower().count(_MODEL) == 1
+    first = _LIKE_MODEL.search(body)
+    return first is not None and first[0] == _MODEL and _LIKE_MODEL.search(body, first.end() - 1) is None
 
 
 def wrong_model(model: str) -> BadBody | None:
@@ -164,8 +208,19 @@ def with_usage_asked_for(body: bytes) -> bytes:
 
 
 def rename_model(body: bytes, model: str) -> bytes:
-    """The body with its top-level `model` replaced, and no other that could be taken for it; the other fields' bytes
-    stay as they are."""
+    """A body that `read_fields` gave, with its top-level `model` replaced; all else stays as it is."""
+    place = body.find(_MODEL) + len(_MODEL)
+    begin = body.find(b'"', place)
+    end = body.find(b'"', begin + 1) + 1
+    if body.find(_MODEL, place) >= 0 or body.find(b"\\", begin, end) >= 0:
+        return _with_one_model(body, model)  # where it stands, or ends, cannot be seen like that
+    whole = memoryview(body)
+    return b"".join((whole[:begin], _encode(model), whole[end:]))
+
+
+def _with_one_model(body: bytes, model: str) -> bytes:
+    """The body with this as its top-level `model`, and no other that could be taken for it; the other fields' bytes
+    stay as they are, what is between them does not."""
     fields = _decode_raw(body)
     fields["model"] = msgspec.Raw(_encode(model))
     for name in [name for name in fields if name != "model" and name.lower() == "model"]:
