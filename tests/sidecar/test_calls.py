@@ -137,6 +137,31 @@ def test_a_client_may_use_only_its_models(gateway: GatewayProcess) -> None:
     assert answer.json()["error"]["code"] == "model_not_allowed"
 
 
+@pytest.mark.parametrize(
+    ("fields", "may"),
+    [
+        ({"models": ["llama-3", "llama-4"], "route": "fallback", "fallbacks": None}, True),
+        ({"models": [], "fallbacks": ["llama-4"]}, True),
+        ({"metadata": {"models": ["gpt"]}, "messages": [{"fallbacks": ["gpt"]}]}, True),
+        ({"models": ["llama-3", "gpt"]}, False),
+        ({"models": "gpt"}, False),
+        ({"fallbacks": ["gpt"]}, False),
+        ({"fallbacks": [{"llama-3": ["gpt"]}]}, False),
+        ({"fallbacks": {"model": "gpt"}}, False),
+    ],
+)
+def test_nor_may_the_upstream_fall_back_to_others_for_it(
+    gateway: GatewayProcess, provider: Provider, fields: dict[str, object], may: bool
+) -> None:
+    before = len(provider.requests)
+    answer = gateway.post({**HELLO, "model": "llama-3", **fields}, key="key-narrow")
+    assert answer.status_code == (200 if may else 403)
+    assert len(provider.requests) - before == may
+    if not may:
+        assert answer.json()["error"]["code"] == "model_not_allowed"
+    assert gateway.post({**HELLO, **fields}).status_code == 200  # whose models are not listed
+
+
 def test_the_credential_replaces_the_clients_key(gateway: GatewayProcess, provider: Provider) -> None:
     gateway.post(HELLO, headers={"x-api-key": KEY, "cookie": "session=1", "openai-organization": "org"})
     seen = provider.requests[-1].headers

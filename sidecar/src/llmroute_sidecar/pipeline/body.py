@@ -52,6 +52,8 @@ class Fields(msgspec.Struct):
     max_output_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     n: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    models: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    fallbacks: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _StreamOptions(msgspec.Struct):
@@ -63,6 +65,7 @@ _decode_count = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=10**9)
 _decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_options_raw = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
+_decode_names = msgspec.json.Decoder(tuple[str, ...] | None).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -98,6 +101,19 @@ class RequestFields(msgspec.Struct, frozen=True):
             return asked is not None and bool(asked.include_usage)
         except msgspec.DecodeError:
             return True  # of a form that is not ours to change
+
+    @property
+    def more_models(self) -> tuple[str, ...] | None:
+        """Models that an upstream may fall back to by itself, as OpenRouter's `models` and LiteLLM's `fallbacks` name
+        them; None where they are named in another way, which cannot be checked."""
+        names: tuple[str, ...] = ()
+        for raw in (self.read.models, self.read.fallbacks):
+            if not isinstance(raw, msgspec.UnsetType):
+                try:
+                    names += _decode_names(raw) or ()
+                except msgspec.DecodeError:
+                    return None
+        return names
 
     @property
     def prompt_tokens(self) -> int:

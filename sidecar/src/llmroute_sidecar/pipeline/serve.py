@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, assert_never
 
 from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
-from llmroute_sidecar.pipeline.body import JSON_PATHS, BadBody, RequestFields, read_fields
+from llmroute_sidecar.pipeline.body import JSON_PATHS, MODEL_MAX_LENGTH, BadBody, RequestFields, read_fields
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
 from llmroute_sidecar.pipeline.form import FormFields, is_form, read_form
@@ -23,7 +23,7 @@ from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, s
 from llmroute_sidecar.pipeline.tell import Ended, is_told, log_line, tell_metrics
 from llmroute_sidecar.pipeline.together import Uncounted
 from llmroute_sidecar.pipeline.trace import begin_trace, end_trace
-from llmroute_sidecar.policy.keys import Ambiguous, may_use, presented_key
+from llmroute_sidecar.policy.keys import Ambiguous, Client, may_use, presented_key
 from llmroute_sidecar.policy.limits.ledger import Ledger, Use
 from llmroute_sidecar.policy.limits.rules import Limit, Refused
 from llmroute_sidecar.policy.limits.shared import made_up_key
@@ -308,13 +308,25 @@ class Gateway:
             case "model_not_allowed":
                 return self._not_allowed(call, fields)
             case "yes":
-                return None
+                return None if client.models is None else self._more_not_allowed(call, fields, client)
             case never:
                 assert_never(never)
 
     def _not_allowed(self, call: Call, fields: RequestFields) -> Answer:
         message = f"this API key may not use the model {fields.model!r}"
         return self.refuse(call, "model_not_allowed", message, param="model")
+
+    def _more_not_allowed(self, call: Call, fields: RequestFields, client: Client) -> Answer | None:
+        """The refusal of a body that would have the upstream choose a model which the client may not use."""
+        names = fields.more_models
+        if names is None:
+            message = "this API key may use some models only: `models` and `fallbacks` must be lists of their names"
+            return self.refuse(call, "model_not_allowed", message)
+        for name in names:
+            if may_use(client, name, time.time()) != "yes":
+                message = f"this API key may not use the model {name[:MODEL_MAX_LENGTH]!r}, to be fallen back to"
+                return self.refuse(call, "model_not_allowed", message)
+        return None
 
     def _another_site(self, call: Call, route: Route) -> Answer | None:
         """The refusal of a call that is not the pod's, but a page's in its browser."""
