@@ -46,7 +46,7 @@ class Asker:
                         raise NoAnswer(f"its admin port {pod.port} answers with more than {BODY_MAX_BYTES} bytes")
             return read_report(bytes(body))
         except TimeoutError:
-            raise NoAnswer(f"its admin port {pod.port} does not answer; does a NetworkPolicy keep it away?") from None
+            raise NoAnswer(f"its admin port {pod.port} does not answer (a NetworkPolicy may keep it away)") from None
         except aiohttp.ClientConnectorError as error:
             raise NoAnswer(f"no connection to its admin port {pod.port} ({_word(error)})") from None
         except (aiohttp.ClientError, OSError):
