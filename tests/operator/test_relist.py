@@ -38,13 +38,13 @@ async def _relist_twice() -> tuple[dict[GatewayKey, float], dict[GatewayKey, flo
     relister = Relister(RouteStore(), cluster, metrics, [None], 300, look_at)  # type: ignore[arg-type]
     running = asyncio.create_task(relister.run())
     try:
-        relister.want()
+        relister.want(None)
         await asyncio.wait_for(all_looked_at.wait(), 20)
         first = looks.copy()
         looks.clear()
         all_looked_at.clear()
         cluster.routes[3] = route_document(namespace="shop-3", version=2, generation=2)
-        relister.want()
+        relister.want(None)
         await asyncio.wait_for(all_looked_at.wait(), 20)
         return first, looks
     finally:

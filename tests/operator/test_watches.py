@@ -51,18 +51,18 @@ async def _until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def _hang_and_end(listed: list[None]) -> None:
+async def _hang_and_end(listed: list[str | None]) -> None:
     now = 0.0
     life = SignsOfLife([WATCH], lambda: now, 0.01)
-    watch = RouteWatch(None, ["a", "b"], Cluster(), life, lambda *_: None, lambda: listed.append(None))  # type: ignore[arg-type]
+    watch = RouteWatch(None, ["a", "b"], Cluster(), life, lambda *_: None, listed.append)  # type: ignore[arg-type]
     running = asyncio.create_task(watch.run())
     try:
         await _until(lambda: len(Thread.started) == 1)
         first = Thread.started[0]
-        first.on_list("/a")
-        first.on_list("/b")
-        first.on_list("/a")
-        assert len(listed) == 3, "a list made anew counts too: what went before it was not told"
+        for namespace in "aba":
+            first.on_list(f"/apis/llmroute.dev/v1alpha1/namespaces/{namespace}/llmroutes")
+        first.on_list("/apis/llmroute.dev/v1alpha1/llmroutes")
+        assert listed == ["a", "b", "a", None], "a list made anew counts too: what went before it was not told"
         now = 1.0  # not a word for longer than can be
         await _until(lambda: len(Thread.started) == 2)
         assert first.is_stopped

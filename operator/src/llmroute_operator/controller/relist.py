@@ -48,10 +48,9 @@ class Relister:
         self._last: dict[str | None, float] = {}
         """When each was read, in seconds since 1970."""
 
-    def want(self) -> None:
+    def want(self, scope: str | None) -> None:
         """Asks for a relist as soon as may be."""
-        for event in self._wanted.values():
-            event.set()
+        self._wanted[scope].set()
 
     def knows(self, key: GatewayKey) -> bool:
         """Whether the store holds all routes of a gateway: whoever compiles before that would drop routes. Once it

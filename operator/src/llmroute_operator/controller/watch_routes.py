@@ -51,7 +51,7 @@ class RouteWatch:
         cluster: Cluster,
         life: SignsOfLife,
         on_event: OnEvent,
-        on_listed: Callable[[], None],
+        on_listed: Callable[[str | None], None],
     ) -> None:
         self._kubeconfig = kubeconfig
         self._scopes = scopes
@@ -68,10 +68,10 @@ class RouteWatch:
             await self._until_routes_can_be_listed()
             self._life.heard(WATCH)
 
-            def note_list(_path: str) -> None:
+            def note_list(path: str) -> None:
                 nonlocal failures
                 failures = 0
-                self._on_listed()
+                self._on_listed(_scope_of(path))
 
             thread = _KopfThread(
                 self._kubeconfig, self._scopes, self._life, self._on_event, note_list, self._note_watch
@@ -236,6 +236,12 @@ class _KopfThread:
         trace.on_request_end.append(ended)
         trace.on_request_exception.append(failed)
         return trace
+
+
+def _scope_of(path: str) -> str | None:
+    """Of a list's path: a namespace, or None for the cluster."""
+    parts = path.split("/")
+    return parts[-2] if parts[-3:-2] == ["namespaces"] else None
 
 
 def _tls(configuration: Any) -> ssl.SSLContext:

@@ -38,7 +38,9 @@ class Routes:
         self._relist_wanted = asyncio.Event()
         self._news = asyncio.Condition()
         self._waiting = 0
-        self._watch = RouteWatch(kubeconfig, [None], cluster, self.life, self._on_event, self._relist_wanted.set)
+        self._watch = RouteWatch(
+            kubeconfig, [None], cluster, self.life, self._on_event, lambda _: self._relist_wanted.set()
+        )
         self.ready = asyncio.Event()
         """Set once all routes are known."""
         metrics.show_routes(lambda: len(self._store), lambda: self.life.silences()[WATCH], lambda: self._watch.began)
