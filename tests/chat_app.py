@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page
 
+from tests.children import with_us
 from tests.waiting import wait_until
 
 FOLDER = Path(__file__).parents[1] / "examples" / "chat-app"
@@ -34,7 +35,9 @@ def serving(gateway_url: str, key: str = "none") -> Iterator[str]:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         command = [str(UVICORN), "--app-dir", str(FOLDER), "app:app", "--fd", str(listening.fileno())]
         environment = {**os.environ, "OPENAI_BASE_URL": f"{gateway_url}/v1", "OPENAI_API_KEY": key}
-        process = subprocess.Popen(command, env=environment, pass_fds=[listening.fileno()], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            with_us(command), env=environment, pass_fds=[listening.fileno()], stderr=subprocess.DEVNULL
+        )
     try:
         wait_until(lambda: httpx.get(url, timeout=30).status_code == 200, "the app to serve")
         yield url

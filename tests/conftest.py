@@ -24,6 +24,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the person's own machine remembers or is told has no part in the tests, nor they in it."""
+    with pytest.MonkeyPatch.context() as environment:
+        # kubectl and helm remember by host and port what an API server knows: another run's had the same port
+        environment.setenv("KUBECACHEDIR", str(tmp_path_factory.mktemp("kubectl-cache")))
+        for name in ("NO_PROXY", "no_proxy"):
+            environment.setenv(name, ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost,::1"))))
+        yield
+
+
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """One control plane for the whole run; tests take namespaces of their own in it."""

@@ -16,6 +16,7 @@ import httpx
 
 from llmroute_contract.compile import RouteSource, compile_gateway
 from llmroute_contract.llmroute import parse_spec
+from tests.children import with_us
 from tests.waiting import wait_until
 
 COMMAND = Path(os.environ.get("LLMROUTE_TEST_PROGRAM") or Path(sys.executable).parent / "llmroute")
@@ -191,7 +192,7 @@ def start(
         command += ["--config-dir", str(folder / "config"), "--secrets-dir", str(folder / "secrets")]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [*command, *arguments],
+            with_us([*command, *arguments]),
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},

@@ -18,6 +18,8 @@ from typing import Any, Literal
 import hiredis
 import pytest
 
+from tests.children import with_us
+from tests.ports import free_ports
 from tests.waiting import wait_until
 from tools.debian import find
 
@@ -48,14 +50,16 @@ class StateServer:
         socket_path.unlink(missing_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    self.program,
-                    *port,
-                    *("--bind", "127.0.0.1", "--unixsocket", str(socket_path), "--dir", str(self.folder)),
-                    # What was written outlives the process, if not the machine, and no answer waits for the disk.
-                    *("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"),
-                    *self.arguments,
-                ],
+                with_us(
+                    [
+                        self.program,
+                        *port,
+                        *("--bind", "127.0.0.1", "--unixsocket", str(socket_path), "--dir", str(self.folder)),
+                        # What was written outlives the process, if not the machine, and no answer waits for the disk.
+                        *("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no"),
+                        *self.arguments,
+                    ]
+                ),
                 stdout=log,
                 stderr=log,
             )
@@ -151,9 +155,7 @@ def serving_state(
 ) -> Iterator[StateServer]:
     """Where the kind that is asked for cannot be had, it is the other (a Valkey without TLS then fails)."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     program = _program("redis" if tls else kind)
     server = StateServer(program, folder, port, arguments, tls, password=password)
     server.start()

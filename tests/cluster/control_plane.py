@@ -7,13 +7,10 @@ namespaces: one that is deleted stays, so tests make new ones and leave them.
 """
 
 import base64
-import ctypes
 import json
 import os
 import secrets
 import shutil
-import signal
-import socket
 import ssl
 import subprocess
 import urllib.request
@@ -27,8 +24,10 @@ import httpx
 import pytest
 import yaml
 
+from tests.children import with_us
 from tests.cluster.binaries import Binaries, ensure
 from tests.cluster.go_build import Unavailable
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -195,7 +194,7 @@ def _own(binaries: Binaries, folder: Path) -> Iterator[ControlPlane]:
     tokens = folder / "tokens.csv"
     tokens.touch(mode=0o600)
     tokens.write_text(f"{admin_token},llmroute-test-admin,llmroute-test-admin,system:masters\n")
-    etcd_port, peer_port, api_port = _free_ports(3)
+    etcd_port, peer_port, api_port = free_ports(3)
     etcd = start_program(
         [
             str(binaries.etcd),
@@ -300,34 +299,9 @@ def write_kubeconfig(path: Path, url: str, ca_file: Path, token: str) -> None:
     )
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody had a moment ago: all are held until the last one is found, so no two are the same."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """A test run that is killed leaves no control plane behind (Linux's prctl; elsewhere there is none)."""
-    if hasattr(_libc, "prctl"):
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def start_program(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
-        return subprocess.Popen(
-            command,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock that a thread could hold
-        )
+        return subprocess.Popen(with_us(command), stdout=file, stderr=subprocess.STDOUT)
 
 
 def stop_program(process: subprocess.Popen[bytes]) -> None:

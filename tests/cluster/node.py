@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.control_plane import CRD, ControlPlane, die_with_parent, write_kubeconfig
+from tests.children import with_us
+from tests.cluster.control_plane import CRD, ControlPlane, write_kubeconfig
 from tests.cluster.go_build import Unavailable, say, tail
 from tests.cluster.images import Image, made_images
 from tests.cluster.node_binaries import HOW_TO_GET_ONE, ensure_node
@@ -66,7 +67,7 @@ class RealNode:
     def forwarding(self, namespace: str, target: str, port: int) -> Iterator[str]:
         """`kubectl port-forward`, at a port of the system's choice; the address."""
         command = [*self.control_plane.kubectl_command, "port-forward", "-n", namespace, target, f":{port}"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)  # noqa: PLW1509
+        process = subprocess.Popen(with_us(command), stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:
             said = process.stdout.readline()  # Forwarding from 127.0.0.1:41523 -> 8000
@@ -192,12 +193,11 @@ def _namespaces(files: NodeFiles, path: Path) -> Iterator[int]:
     search = f"{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     with files.log("init").open("wb") as log:
         process = subprocess.Popen(
-            ["unshare", *kinds, sys.executable, "-I", str(init), str(files.spec)],
+            with_us(["unshare", *kinds, sys.executable, "-I", str(init), str(files.spec)]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={"PATH": search},
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call
             start_new_session=True,  # Ctrl-C is for the tests, which then take the node down
         )
     try:
@@ -223,11 +223,7 @@ def _relay(init: int) -> Iterator[int]:
         relay = Path(__file__).with_name("relay.py")
         descriptor = listener.fileno()
         command = ["nsenter", f"--net=/proc/{init}/ns/net", sys.executable, "-I", str(relay), str(descriptor)]
-        process = subprocess.Popen(
-            [*command, "127.0.0.1", str(API_PORT)],
-            pass_fds=[descriptor],
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call
-        )
+        process = subprocess.Popen(with_us([*command, "127.0.0.1", str(API_PORT)]), pass_fds=[descriptor])
         port: int = listener.getsockname()[1]
     try:
         yield port

@@ -6,12 +6,15 @@ there. What an image brings is the machine's: which program stands for an image 
 """
 
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.children import with_us
 
 Document = dict[str, Any]
 
@@ -30,7 +33,8 @@ class Program:
 @dataclass
 class Stack:
     project: Document
-    namespace: str
+    keeper: int
+    """The process that has the network."""
     folder: Path
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -43,16 +47,15 @@ class Stack:
         command = [program.path, *(self._within(root, argument) for argument in arguments)]
         with (self.folder / f"{service}.log").open("wb") as log:
             self._processes[service] = subprocess.Popen(
-                self.inside(command),
+                with_us(self.inside(["env", "-C", str(root), *command])),  # nsenter(1) goes to the root
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(said.get("environment") or {})},
-                cwd=root,
             )
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """A command in the stack's network."""
-        return ["ip", "netns", "exec", self.namespace, *command]
+        return ["nsenter", f"--target={self.keeper}", "--net", "--mount", *command]
 
     def get(self, url: str, *more: str) -> str:
         """What curl gets inside of the stack's network; "" where nobody answers, or with an error, as Prometheus
@@ -102,24 +105,22 @@ class Stack:
 
 @contextmanager
 def stack_of(project: Document, folder: Path, names: Mapping[str, str]) -> Iterator[Stack]:
-    """A network for `project`'s services, gone at the end with all that runs in it. `names`: name -> address."""
-    namespace = f"llmroute-compose-{os.getpid()}"
-    settings = Path("/etc/netns") / namespace
-    settings.mkdir(parents=True)
-    stack = Stack(project, namespace, folder)
+    """A network for `project`'s services, and an /etc/hosts of their own. `names`: name -> address.
+
+    Both are a process's, which ends with the tests, and are nowhere else on the machine.
+    """
+    hosts = folder / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in names.items()))
+    made = f"ip link set lo up && mount --bind {shlex.quote(str(hosts))} /etc/hosts && echo made && exec sleep infinity"
+    command = with_us(["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", made])
+    keeper = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert keeper.stdout is not None
+    stack = Stack(project, keeper.pid, folder)
     try:
-        # ip-netns(8): files of this folder stand for those of /etc, for what runs in the namespace
-        hosts = "".join(f"{address} {name}\n" for name, address in names.items())
-        (settings / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
-        _ip("netns", "add", namespace)
-        _ip("-n", namespace, "link", "set", "lo", "up")
+        said = keeper.stdout.readline()
+        assert said == "made\n", f"a network namespace cannot be made here: {said}"
         yield stack
     finally:
         stack.end()
-        subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
-        (settings / "hosts").unlink(missing_ok=True)
-        settings.rmdir()
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+        keeper.kill()
+        keeper.communicate()

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.children import with_us
 from tests.docs.blocks import REPOSITORY, Block, Command, commands_of, matches
 from tests.sidecar.local_process import QUICKSTART, LocalProcess, running
 from tests.waiting import wait_until
@@ -55,7 +56,7 @@ def shell(folder: Path, environment: Mapping[str, str]) -> Iterator[Shell]:
         if not (folder / name).exists():
             (folder / name).symlink_to(SCRIPTS.parent if name == ".venv" else REPOSITORY / name)
     process = subprocess.Popen(
-        ["bash", "--noprofile", "--norc"],
+        with_us(["bash", "--noprofile", "--norc"]),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
         env=dict(environment),
     )  # fmt: skip

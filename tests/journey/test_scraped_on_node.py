@@ -23,6 +23,7 @@ from llmroute_contract.pods import GATEWAY_CONTAINER
 from monitoring.rules import groups
 from monitoring.scrape import CONTROLLER, GATEWAY_JOB, INJECTOR, OPERATOR_NAMESPACE, Part
 from tests.chart.rendering import MONITORING, render
+from tests.children import with_us
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.go_build import Unavailable
 from tests.cluster.helm import ensure_helm
@@ -193,7 +194,7 @@ def _running_operator(programs: OperatorPrograms, plane: ControlPlane, folder: P
     path = folder / "log"
     with path.open("wb") as log:
         process = subprocess.Popen(
-            [str(programs.operator), "--web.listen-address=127.0.0.1:0"],
+            with_us([programs.operator, "--web.listen-address=127.0.0.1:0"]),
             env={**os.environ, "KUBECONFIG": str(plane.admin_kubeconfig)},
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.cluster.control_plane import _free_ports
+from tests.children import with_us
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 Document = dict[str, Any]
@@ -60,19 +61,21 @@ class Prometheus:
 @contextmanager
 def running_prometheus(command: str, folder: Path, configuration: Document) -> Iterator[Prometheus]:
     """One on a free port of the loopback, with its data in `folder`."""
-    [port] = _free_ports(1)
+    [port] = free_ports(1)
     path = folder / "prometheus.yaml"
     path.touch(mode=0o600)  # may hold the path of a token
     path.write_text(yaml.safe_dump(configuration))
     log_path = folder / "prometheus.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [
-                command,
-                f"--config.file={path}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
+            with_us(
+                [
+                    command,
+                    f"--config.file={path}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{port}",
+                ]
+            ),
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from tests.children import with_us
 from tests.cluster.control_plane import REPOSITORY, ControlPlane
 from tests.waiting import wait_until
 
@@ -112,7 +113,7 @@ def start(control_plane: ControlPlane, *arguments: str, kubeconfig: Path | None 
     command = [str(COMMAND), "controller", "--kubeconfig", str(kubeconfig), "--health-host", "127.0.0.1"]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--health-port", "0", *arguments],
+            with_us([*command, "--health-port", "0", *arguments]),
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ,

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests.children import with_us
 from tests.gateway_process import COMMAND
 from tests.waiting import wait_until
 
@@ -117,7 +118,9 @@ def started_by(command: Sequence[str | Path], folder: Path) -> Iterator[LocalPro
     """The same, however it is called."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=REPOSITORY, start_new_session=True)
+        process = subprocess.Popen(
+            with_us(command), stdout=stdout, stderr=stderr, cwd=REPOSITORY, start_new_session=True
+        )
     local = LocalProcess(process, folder)
     try:
         wait_until(lambda: process.poll() is not None or local.told, "llmroute run to say something")

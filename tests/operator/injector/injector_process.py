@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.children import with_us
 from tests.cluster.control_plane import REPOSITORY, ControlPlane
 from tests.operator.injector.pods import IMAGE, Document
 from tests.operator.namespace import Namespace
@@ -107,11 +108,11 @@ def launch(
     kubeconfig = control_plane.kubeconfig_for(SERVICE_ACCOUNT)
     with (folder / "injector.log").open("wb") as log:
         process = subprocess.Popen(
-            [
+            with_us([
                 str(COMMAND), "injector", f"--kubeconfig={kubeconfig}", f"--settings={folder / 'settings.yaml'}",
                 f"--tls-cert={folder / 'tls.crt'}", f"--tls-key={folder / 'tls.key'}", "--host=127.0.0.1", "--port=0",
                 "--health-host=127.0.0.1", "--health-port=0", *arguments,
-            ],
+            ]),
             stdout=log,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
