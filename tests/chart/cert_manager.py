@@ -6,7 +6,6 @@ a Certificate's Secret is made, and `inject-ca-from` puts that Secret's authorit
 
 import base64
 import json
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ def _fetch(build: GoBuild, wanted: Sequence[Path]) -> None:
         raise Unavailable(f"{_MODULE} cannot be had: {done.stdout}{done.stderr}")
     module = Path(json.loads(done.stdout)["Dir"])
     for path in wanted:
-        shutil.copyfile(module / "deploy" / "crds" / path.name, path)
+        build.keep(module / "deploy" / "crds" / path.name)
 
 
 CERT_MANAGER_CRDS = ForeignCrds("cert-manager", CERT_MANAGER, "cert-manager.io", ("certificates", "issuers"), _fetch)

@@ -1,7 +1,8 @@
 """Builds programs from the Go module proxy into a folder of the cache, once for all runs on a machine.
 
-Owns the lock (two runs never build at once), the progress told to the person who waits, the log, and that a program is
-in the folder whole or not at all. Which programs are wanted, and of which modules, is the caller's.
+Owns the lock (two runs never build at once), the progress told to the person who waits, the log, and that what is kept
+is in the folder whole or not at all, whenever a run was ended. Which programs are wanted, and of which modules, is the
+caller's.
 """
 
 import fcntl
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.children import with_us
 
 PROGRESS_SECONDS = 15.0
 
@@ -75,19 +78,31 @@ class GoBuild:
         self._step(f"{program}: build", command, work)
         made.replace(self.folder / program)
 
+    def keep(self, file: Path) -> None:
+        """A copy of a file that is not the build's own, put into the folder when it is whole. Not its mode: modules are
+        read-only."""
+        part = self.folder / "build" / file.name
+        part.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, part)
+        part.replace(self.folder / file.name)
+
     def _step(self, name: str, command: Sequence[str], work: Path) -> None:
-        result = told(name, command, self.log, cwd=work, env=go_environment())
+        scratch = self.folder / "build" / "scratch"  # go's own, which it leaves where it is killed
+        scratch.mkdir(exist_ok=True)
+        result = told(name, command, self.log, cwd=work, env={**go_environment(), "GOTMPDIR": str(scratch)})
         if result != 0:
             raise Unavailable(f"{name} failed; the log is {self.log}, its end:\n{tail(self.log)}\n{self.how_to}")
 
 
 @contextmanager
 def go_build(folder: Path, how_to: str) -> Iterator[GoBuild]:
-    """A build in `folder` (locked by the caller); what is left of it besides the programs goes. Raises Unavailable."""
+    """A build in `folder` (locked by the caller); what is left of it besides the programs goes, and what an earlier one
+    left that was ended in the middle. Raises Unavailable."""
     go = shutil.which("go")
     if go is None:
         raise Unavailable(f"{folder} lacks programs and there is no Go toolchain to build them; {how_to}")
     build = GoBuild(go, folder, how_to)
+    shutil.rmtree(folder / "build", ignore_errors=True)
     build.log.write_text("")
     yield build
     shutil.rmtree(folder / "build", ignore_errors=True)
@@ -114,7 +129,7 @@ def told(
     teller.start()
     try:
         with log.open("a") as file:
-            result = subprocess.run(command, cwd=cwd, env=env, stdout=file, stderr=subprocess.STDOUT)
+            result = subprocess.run(with_us(command), cwd=cwd, env=env, stdout=file, stderr=subprocess.STDOUT)
     finally:
         done.set()
         teller.join()

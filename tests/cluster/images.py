@@ -1,7 +1,9 @@
 """Builds the real images from images/*/Dockerfile, without any registry of images, as archives in the cache.
 
 The base is made by debootstrap (a Dockerfile takes it as ARG BASE), the build is buildah's in a storage of our own, and
-an archive is kept under a digest of all that goes into it, so that it is made once for one state of the sources.
+an archive is kept under a digest of all that goes into it, so that it is made once for one state of the sources. What
+a run leaves that is killed in the middle of a build, the next one takes away; a storage that cannot be used is made
+anew.
 """
 
 import hashlib
@@ -10,13 +12,15 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.go_build import Unavailable, cache_root, locked, tail, told
+from tests.children import with_us
+from tests.cluster.go_build import Unavailable, cache_root, locked, say, tail, told
 from tools.debian import find
 
 REPOSITORY = Path(__file__).parents[2]
@@ -26,9 +30,16 @@ COMPILER = "gcc,libc6-dev,python3-dev"
 """What the stage that compiles has beside them."""
 REGISTRY = "llmroute.test"
 """A name that no registry has; pods never pull (imagePullPolicy: Never)."""
+
+
+def _tag(packages: str) -> str:
+    return hashlib.sha256(f"{SUITE} {packages}".encode()).hexdigest()[:8]
+
+
 PAUSE = f"{REGISTRY}/pause:1"
-BASE = f"{REGISTRY}/base:1"
-BUILD_BASE = f"{REGISTRY}/build-base:1"
+BASE = f"{REGISTRY}/base:{_tag(PACKAGES)}"
+BUILD_BASE = f"{REGISTRY}/build-base:{_tag(f'{PACKAGES},{COMPILER}')}"
+"""By what is asked for: a storage that another state of these tests has filled holds others."""
 LITELLM = "gateway-litellm"
 CHAT = "docker.io/llmroute/chat-app:0.1.0"
 """As examples/chat-app/kubernetes.yaml has it, which is applied as it stands."""
@@ -36,6 +47,8 @@ EPOCH = "1700000000"
 """SOURCE_DATE_EPOCH of all builds: the time that is written into images."""
 KEPT = 4
 """Archives of earlier states that stay, for other worktrees on this machine."""
+IN_USE_SECONDS = 7200
+"""Another run may be about to load what was asked for so lately."""
 _INPUTS = {
     "gateway": ("contract", "sidecar"),
     "operator": ("contract", "operator"),
@@ -87,12 +100,12 @@ def chat_image() -> Image:
     def make(storage: Storage) -> None:
         _build(storage, context / "Dockerfile", context, CHAT)
 
-    return _kept("chat-app", CHAT, _digest(inputs, _base_key()), make)
+    return _kept("chat-app", CHAT, _digest(inputs, _bases(BASE)), make)
 
 
 def app_image() -> Image:
     """An app as teams write them: the official `openai` SDK, and the provider that it calls, which is played."""
-    digest = _digest([REPOSITORY / "tests" / "cluster" / "app"], _base_key())
+    digest = _digest([REPOSITORY / "tests" / "cluster" / "app"], _bases(BASE))
     return _kept("app", f"{REGISTRY}/app:1", digest, _make_app)
 
 
@@ -151,7 +164,8 @@ class Storage:
     folder: Path
 
     def run(self, *arguments: str) -> str:
-        done = subprocess.run(self.command(*arguments), env=_environment(), capture_output=True, text=True, timeout=600)
+        command = with_us(self.command(*arguments))
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             raise Unavailable(f"buildah {arguments[0]} failed: {done.stderr.strip()[-2000:]}")
         return done.stdout.strip()
@@ -159,15 +173,34 @@ class Storage:
     def command(self, *arguments: str) -> list[str]:
         return ["buildah", "--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), *arguments]
 
+    def environment(self) -> dict[str, str]:
+        driver = os.environ.get("STORAGE_DRIVER", "overlay")
+        return {**os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": driver, "TMPDIR": str(self.scratch)}
+
+    @property
+    def scratch(self) -> Path:
+        """Where buildah puts layers on their way."""
+        return self.folder / "scratch"
+
     def save(self, reference: str, archive: Path) -> None:
-        part = archive.with_suffix(".part")
+        part = self.scratch / archive.name
         part.unlink(missing_ok=True)
         self.run("push", "--quiet", reference, f"oci-archive:{part}:{reference}")
         part.replace(archive)
 
+    def tidy(self) -> None:
+        """Takes away what a run left that was killed: containers, their mounts, half an archive."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(parents=True)
+        self.run("rm", "--all")
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": os.environ.get("STORAGE_DRIVER", "overlay")}
+    def clear(self) -> None:
+        """All of it, and what may still be mounted in it."""
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for place in reversed(mounted):
+            if Path(place).is_relative_to(self.folder):
+                subprocess.run(["umount", "--lazy", place], capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def folder() -> Path:
@@ -179,14 +212,53 @@ def opened_storage() -> Iterator[Storage]:
     """The one storage, which one run uses at a time; our base is in it. Raises Unavailable."""
     with locked(folder(), "images"):
         storage = Storage(folder() / "storage")
-        storage.run("rm", "--all")  # what a run that was killed left: it holds images that are to go at the end
-        for reference, packages in ((BASE, PACKAGES), (BUILD_BASE, f"{PACKAGES},{COMPILER}")):
-            if not storage.run("images", "--quiet", "--filter", f"reference={reference}"):
-                _make_base(storage, reference, packages)
+        try:
+            storage.tidy()
+        except Unavailable as reason:
+            _make_anew(storage, reason)
+        _prepare(storage)
         try:
             yield storage
         finally:
-            storage.run("rmi", "--prune")  # layers that no name holds
+            try:
+                storage.run("rmi", "--prune")  # layers that no name holds
+            except Unavailable as reason:  # the next run's first step is to tidy
+                say(str(reason))
+
+
+def _make_anew(storage: Storage, reason: Unavailable) -> None:
+    say(f"the storage of images may be broken and is made anew: {reason}")
+    storage.clear()
+    storage.tidy()
+
+
+def _prepare(storage: Storage) -> None:
+    """Our bases are in it, and what they are is known."""
+    for reference, packages in ((BASE, PACKAGES), (BUILD_BASE, f"{PACKAGES},{COMPILER}")):
+        asked = ("images", "--quiet", "--no-trunc", "--filter", f"reference={reference}")
+        if not storage.run(*asked):
+            _make_base(storage, reference, packages)
+        part = storage.scratch / "base"
+        part.write_text(storage.run(*asked))
+        part.replace(_base_file(reference))
+
+
+def _base_file(reference: str) -> Path:
+    return folder() / f"{reference.rpartition('/')[2].replace(':', '-')}.id"
+
+
+def _bases(*references: str) -> str:
+    """What goes into a digest for them: made again another day, with another Debian, they are others."""
+    if not all(_base_file(reference).exists() for reference in references):
+        _needs_buildah()
+        with opened_storage():
+            pass
+    return " ".join([EPOCH, *(_base_file(reference).read_text() for reference in references)])
+
+
+def _needs_buildah() -> None:
+    if shutil.which("buildah") is None:
+        raise Unavailable("there is no buildah to build images with; on Debian: apt-get install buildah")
 
 
 def _built(name: str) -> Image:
@@ -195,25 +267,43 @@ def _built(name: str) -> Image:
     pieces = ("pyproject.toml", "hatch_build.py", "src")
     inputs += [path for part in _INPUTS[name] for piece in pieces if (path := REPOSITORY / part / piece).exists()]
     reference = f"{REGISTRY}/{name}:1"
-    seed = f"{_base_key()} {COMPILER}" if name == "gateway" else _base_key()
+    seed = _bases(BASE, BUILD_BASE) if name == "gateway" else _bases(BASE)
     return _kept(name, reference, _digest(inputs, seed), lambda storage: build(name, reference, storage))
 
 
 def _kept(name: str, reference: str, digest: str, make: "Callable[[Storage], None]") -> Image:
     """The archive for this digest, made first where it is not there."""
     archive = folder() / f"{name}-{digest[:16]}.tar"
-    if not archive.exists():
-        if shutil.which("buildah") is None:
-            raise Unavailable("there is no buildah to build images with; on Debian: apt-get install buildah")
+    if not _used(archive):
+        _needs_buildah()
         with opened_storage() as storage:
-            if not archive.exists():  # another run may have made it meanwhile
-                make(storage)
+            if not _used(archive):  # another run may have made it meanwhile
+                try:
+                    make(storage)
+                except Unavailable as reason:  # of the image, or of a storage that was left in the middle of a change
+                    _make_anew(storage, reason)
+                    _prepare(storage)
+                    make(storage)
                 storage.save(reference, archive)
-        earlier = sorted(folder().glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in earlier[KEPT:]:
-            old.unlink(missing_ok=True)
-    archive.touch()
+            _forget_earlier(name)
     return Image(reference, archive)
+
+
+def _used(archive: Path) -> bool:
+    """Whether it is there; it is then not forgotten for a while."""
+    try:
+        os.utime(archive)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _forget_earlier(name: str) -> None:
+    archives = folder().glob(f"{name}-{'[0-9a-f]' * 16}.tar")
+    used = sorted(((path.stat().st_mtime, path) for path in archives), reverse=True)
+    for when, old in used[KEPT:]:
+        if time.time() - when > IN_USE_SECONDS:
+            old.unlink(missing_ok=True)
 
 
 def _digest(paths: Sequence[Path], seed: str) -> str:
@@ -227,10 +317,6 @@ def _digest(paths: Sequence[Path], seed: str) -> str:
     return digest.hexdigest()
 
 
-def _base_key() -> str:
-    return f"{SUITE} {PACKAGES} {EPOCH}"
-
-
 def _build(storage: Storage, dockerfile: Path, context: Path, reference: str, *arguments: str) -> None:
     mounts = [mount for path in _MOUNTS if Path(path).exists() for mount in ("--volume", f"{path}:{path}:ro")]
     bases = ("--build-arg", f"BASE={BASE}", "--build-arg", f"BUILD_BASE={BUILD_BASE}")
@@ -238,7 +324,7 @@ def _build(storage: Storage, dockerfile: Path, context: Path, reference: str, *a
     command = storage.command("bud", "--layers", *values, *mounts, *arguments, "-t", reference, "-f", str(dockerfile))
     log = storage.folder / "build.log"
     log.write_text("")
-    if told(f"image {reference}", [*command, str(context)], log, env=_environment()) != 0:
+    if told(f"image {reference}", [*command, str(context)], log, env=storage.environment()) != 0:
         raise Unavailable(f"the image {reference} could not be built; the log is {log}, its end:\n{tail(log)}")
 
 

@@ -4,7 +4,6 @@ Debian's Prometheus is built without that discovery. The operator's CRDs of this
 give a Prometheus, are in its module and are kept beside the programs.
 """
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +47,15 @@ def ensure_operator_programs() -> OperatorPrograms:
     """Made once: four minutes on two cores that have nothing else to do. Raises Unavailable."""
     programs = OperatorPrograms(cache_root() / f"prometheus-operator-{OPERATOR}-prometheus-{PROMETHEUS}")
     with locked(programs.folder, "prometheus-operator and Prometheus"):
-        if not holds_all(programs.folder, ["operator", "prometheus"]):
+        documents = [*programs.crds, programs.rights]
+        if not (holds_all(programs.folder, ["operator", "prometheus"]) and all(path.exists() for path in documents)):
             say(f"building prometheus-operator {OPERATOR} and Prometheus from the Go module proxy, once")
             with go_build(programs.folder, _HOW_TO) as build:
                 # What discovers elsewhere is left out: it is most of Prometheus' dependencies.
                 tags = "remove_all_sd enable_kubernetes_sd"
                 _build(build, "prometheus", _PROMETHEUS, PROMETHEUS, tags)
                 work = _build(build, "operator", _OPERATOR, OPERATOR)
-                _keep(build, work, [*programs.crds, programs.rights])
+                _keep(build, work, documents)
     return programs
 
 
@@ -76,4 +76,4 @@ def _keep(build: GoBuild, work: Path, wanted: list[Path]) -> None:
             *examples.glob(f"prometheus-operator-crd/{path.name}"),
             *examples.glob(f"rbac/prometheus/{path.name}"),
         ]
-        shutil.copyfile(found, path)  # not its mode: modules are read-only
+        build.keep(found)
