@@ -50,9 +50,10 @@ test: setup ## everything: lint, types, and every test, control plane included
 	  prometheus=prometheus promtool=prometheus redis-server=redis-server chromium-headless-shell=chromium-headless-shell
 	@$(MAKE) --no-print-directory litellm || { echo "SKIPPING ALL TESTS OF litellm:// UPSTREAMS: $(LITELLM_VENV) could not be made" >&2; test -z "$$CI"; }
 	@$(BIN)/python -m tests.cluster
+	@$(BIN)/python -m tools.compiled > /dev/null || test -z "$$CI"
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest
-	@if program=$$($(BIN)/python -m tools.compiled); then LLMROUTE_TEST_PROGRAM=$$program $(BIN)/pytest -q $(COMPILED_TESTS); \
+	@$(BIN)/pytest --maxfail=40
+	@if program=$$($(BIN)/python -m tools.compiled); then LLMROUTE_TEST_PROGRAM=$$program $(BIN)/pytest -q --maxfail=40 $(COMPILED_TESTS); \
 	  else echo "SKIPPING THE TESTS OF THE COMPILED GATEWAY" >&2; test -z "$$CI"; fi
 
 check: setup lint ## the fast loop: lint, types, imports, unit tests

@@ -10,11 +10,27 @@ from tests.browser import opened_browser
 from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.go_build import Unavailable
 from tests.cluster.node import RealNode, running_node
+from tests.failures_told import FailuresTold
+from tests.gateway_process import why_it_cannot_start
 from tests.state_server import told
+
+
+@pytest.hookimpl(trylast=True)  # the reporter is there
+def pytest_configure(config: pytest.Config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        config.pluginmanager.register(FailuresTold(reporter))
 
 
 def pytest_report_header() -> str:
     return told()
+
+
+def pytest_sessionstart() -> None:
+    """A gateway that cannot even start fails every test that wants one, minutes later."""
+    named = os.environ.get("LLMROUTE_TEST_PROGRAM")
+    if named and (why := why_it_cannot_start(named)):
+        pytest.exit(f"LLMROUTE_TEST_PROGRAM={named} cannot start: {why}", returncode=1)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -22,6 +38,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line("\nIn CI a skipped test is a failed one.")
 
 
 @pytest.fixture(scope="session", autouse=True)

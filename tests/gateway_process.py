@@ -24,6 +24,18 @@ COMMAND = Path(os.environ.get("LLMROUTE_TEST_PROGRAM") or Path(sys.executable).p
 KEY = "test-key-of-app"
 
 
+def why_it_cannot_start(program: str) -> str:
+    """In a line; "" where it can."""
+    try:
+        done = subprocess.run([program, "serve", "--help"], capture_output=True, text=True, timeout=100)
+    except FileNotFoundError:
+        return "its interpreter is not there" if Path(program).exists() else "it is not there"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = done.stderr.strip().splitlines()
+    return "" if done.returncode == 0 else (lines[-1] if lines else f"it ends with {done.returncode}")
+
+
 def spec(provider_url: str, **changes: Any) -> dict[str, Any]:
     """A route with one model `gpt` at one upstream, changed as said."""
     return {

@@ -14,6 +14,9 @@ SHOWS_WHERE_FROM = "import llmroute_sidecar.pipeline.attempt as it; print(it.__f
 
 
 @pytest.mark.server
+@pytest.mark.timeout(
+    900
+)  # make test has compiled it before; whoever has not waits a minute, or several on a busy machine
 def test_it_runs_after_the_environment_that_compiled_it_is_gone(tmp_path: Path) -> None:
     """A clone makes the program, and is taken away; the next one has the same sources and finds what was kept."""
     first, second = (_environment(tmp_path / name) for name in ("first", "second"))

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-_INSTALL_SECONDS = 300
+_INSTALL_SECONDS = 900
+_WAIT = "DPkg::Lock::Timeout=600"
+"""Another that installs is waited for."""
 
 
 def find(program: str) -> str | None:
@@ -31,20 +33,24 @@ def install(programs: Mapping[str, str], who: str) -> None:
         say(f"NOT FOUND: {', '.join(missing)}; as root: apt-get install --no-install-recommends {' '.join(missing)}")
         return
     say(f"installing Debian packages: {' '.join(missing)}")
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
-    if not _ran(command):
-        _ran(["apt-get", "update"])
-        if not _ran(command):
-            say(f"COULD NOT INSTALL {' '.join(missing)}")
+    command = ["apt-get", "-o", _WAIT, "install", "-y", "--no-install-recommends", *missing]
+    if _problem(command):
+        _problem(["dpkg", "--configure", "-a"])  # what one left that was killed: until then nothing can be installed
+        _problem(["apt-get", "-o", _WAIT, "update"])
+        if problem := _problem(command):
+            say(f"COULD NOT INSTALL {' '.join(missing)}: {problem}")
 
 
-def _ran(command: list[str]) -> bool:
+def _problem(command: list[str]) -> str:
+    """Why it failed, in a line; "" where it did not."""
     # RUNLEVEL=1: invoke-rc.d(8) then starts no service, so that Debian's nginx does not take port 80
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     try:
-        return subprocess.run(command, env=env, capture_output=True, timeout=_INSTALL_SECONDS).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = done.stderr.strip().splitlines()
+    return "" if done.returncode == 0 else (lines[-1] if lines else f"{command[0]} ended with {done.returncode}")
 
 
 if __name__ == "__main__":
