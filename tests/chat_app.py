@@ -14,7 +14,7 @@ import httpx
 from playwright.sync_api import Page
 
 from tests.children import with_us
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 FOLDER = Path(__file__).parents[1] / "examples" / "chat-app"
 UVICORN = Path(sys.executable).parent / "uvicorn"
@@ -39,7 +39,7 @@ def serving(gateway_url: str, key: str = "none") -> Iterator[str]:
             with_us(command), env=environment, pass_fds=[listening.fileno()], stderr=subprocess.DEVNULL
         )
     try:
-        wait_until(lambda: httpx.get(url, timeout=30).status_code == 200, "the app to serve")
+        wait_until(lambda: httpx.get(url, timeout=HANGS_AFTER).status_code == 200, "the app to serve")
         yield url
     finally:
         process.kill()

@@ -17,7 +17,7 @@ import httpx
 from llmroute_contract.compile import RouteSource, compile_gateway
 from llmroute_contract.llmroute import parse_spec
 from tests.children import with_us
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 COMMAND = Path(os.environ.get("LLMROUTE_TEST_PROGRAM") or Path(sys.executable).parent / "llmroute")
 """The gateway that is tested. `make test` runs some of these tests again with the compiled one (tools/compiled.py)."""
@@ -83,7 +83,7 @@ class GatewayProcess:
     log_path: Path
     port: int = 0
     admin_port: int = 0
-    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=HANGS_AFTER))
 
     @property
     def url(self) -> str:

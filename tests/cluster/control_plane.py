@@ -28,7 +28,7 @@ from tests.children import with_us
 from tests.cluster.binaries import Binaries, ensure
 from tests.cluster.go_build import Unavailable
 from tests.ports import free_ports
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 CRD = REPOSITORY / "manifests" / "crd" / "llmroutes.yaml"
@@ -123,7 +123,9 @@ class ControlPlane:
         if self._client is None:
             context = ssl.create_default_context(cafile=str(self.ca_file))
             headers = {"authorization": f"Bearer {self.admin_token}"}
-            self._client = httpx.Client(base_url=self.url, headers=headers, verify=context, timeout=30, trust_env=False)
+            self._client = httpx.Client(
+                base_url=self.url, headers=headers, verify=context, timeout=HANGS_AFTER, trust_env=False
+            )
         return self._client
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ def test_a_killed_test_run_leaves_nothing_behind(real_node: RealNode, tmp_path: 
         wait_until((tmp_path / "ready").exists, "a second node beside the first", 150, every=0.2)
         assert len(processes()) > 6
         os.kill(run.pid, signal.SIGKILL)
-        wait_until(lambda: not processes(), "the killed run's processes to be gone", 30)
+        wait_until(lambda: not processes(), "the killed run's processes to be gone")
     finally:
         run.kill()
         run.communicate()

@@ -138,7 +138,7 @@ def result(stack: Stack, query: str) -> list[Document]:
 
 @pytest.mark.server
 def test_the_stacks_app_is_answered_through_its_gateway(stack: Stack) -> None:
-    wait_until(lambda: stack.all_live() and "<title>Chat" in stack.get("http://app:8000/"), "the app", 60)
+    wait_until(lambda: stack.all_live() and "<title>Chat" in stack.get("http://app:8000/"), "the app")
     assert json.loads(stack.get("http://app:8000/models")) == ["chat", "unsteady"]
     asked = json.dumps({"model": "chat", "messages": [{"role": "user", "content": "hi"}]})
     first, *pieces, last = map(json.loads, stack.get("http://app:8000/chat", "--data", asked).splitlines())
@@ -153,7 +153,7 @@ def test_calls_of_the_stacks_caller_are_seen_in_its_prometheus(stack: Stack) -> 
         stack.all_live()
         return result(stack, 'sum by (gateway) (rate(gateway_requests_total{method="POST", status="200"}[30s])) > 0')
 
-    [series] = wait_until(seen, "calls in Prometheus", 60, every=0.5)
+    [series] = wait_until(seen, "calls in Prometheus", every=0.5)
     assert series["metric"] == {"gateway": "default"}
 
 
@@ -165,7 +165,7 @@ def test_fallbacks_and_costs_of_the_demo_are_seen(stack: Stack) -> None:
             result(stack, 'llmroute_cost_usd_total{model="chat"}')
         )
 
-    wait_until(seen, "a fallback and costs in Prometheus", 60, every=0.5)
+    wait_until(seen, "a fallback and costs in Prometheus", every=0.5)
 
 
 @pytest.mark.server
@@ -177,4 +177,4 @@ def test_the_stacks_rules_are_loaded(stack: Stack) -> None:
 
 @pytest.mark.server
 def test_limits_of_scope_gateway_are_counted_in_the_stacks_valkey(stack: Stack) -> None:
-    wait_until(lambda: stack.all_live() and result(stack, "llmroute_shared_state_up == 1"), "the shared state", 60)
+    wait_until(lambda: stack.all_live() and result(stack, "llmroute_shared_state_up == 1"), "the shared state")

@@ -11,6 +11,7 @@ import httpx
 from llmroute_contract.llmroute import API_VERSION, PLURAL
 from tests.cluster.control_plane import ControlPlane
 from tests.contract.routes import Document
+from tests.waiting import HANGS_AFTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def route_api(control_plane: ControlPlane) -> Iterator[RouteApi]:
         base_url=control_plane.url,
         verify=ssl.create_default_context(cafile=str(control_plane.ca_file)),
         headers={"authorization": f"Bearer {control_plane.admin_token}"},
-        timeout=30,
+        timeout=HANGS_AFTER,
     ) as client:
         yield RouteApi(control_plane.new_namespace(), client)
 

@@ -179,7 +179,7 @@ def test_kubectl_explain_describes_each_field(control_plane: ControlPlane, path:
         return [each for each in words if each not in text]
 
     # The API server publishes a CRD's descriptions a moment after it has taken the CRD.
-    wait_until(lambda: not missing(), f"kubectl explain to show {words}", 30)
+    wait_until(lambda: not missing(), f"kubectl explain to show {words}")
 
 
 def test_kubectl_get_shows_the_columns_that_matter(control_plane: ControlPlane, api: RouteApi) -> None:

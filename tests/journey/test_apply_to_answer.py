@@ -17,7 +17,7 @@ from tests.cluster.projection import projected
 from tests.gateway_process import GatewayProcess, end, start
 from tests.operator.controller_process import running_controller
 from tests.provider import Behaviour, ProviderRequest, completion, providing, response
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = pytest.mark.cluster
 QUICKSTART = REPOSITORY / "examples" / "quickstart.yaml"
@@ -62,7 +62,9 @@ class Hammer:
 
     def run(self) -> None:
         body = {"model": "chat", "messages": []}
-        with httpx.Client(base_url=self.gateway.url, headers={"authorization": f"Bearer {KEY}"}, timeout=30) as client:
+        with httpx.Client(
+            base_url=self.gateway.url, headers={"authorization": f"Bearer {KEY}"}, timeout=HANGS_AFTER
+        ) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.post("/v1/chat/completions", json=body)

@@ -32,7 +32,7 @@ from tests.cluster.workloads import Document, asking_pod, deployment, labelled
 from tests.journey.shop import SECONDS, Shop, open_shop
 from tests.monitoring.operator_programs import OperatorPrograms, ensure_operator_programs
 from tests.monitoring.prometheus import Prometheus
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(400)]
 
@@ -150,7 +150,7 @@ def watched(shop: Shop, programs: OperatorPrograms, tmp_path_factory: pytest.Tem
     plane.kubectl("wait", "-n", NAMESPACE, "pod/prometheus", "--for=condition=Ready", f"--timeout={SECONDS:.0f}s")
     trusting = ssl.create_default_context(cafile=str(plane.ca_file))
     headers = {"authorization": f"Bearer {plane.admin_token}"}
-    with httpx.Client(verify=trusting, headers=headers, timeout=30) as client:
+    with httpx.Client(verify=trusting, headers=headers, timeout=HANGS_AFTER) as client:
         url = f"{plane.url}/api/v1/namespaces/{NAMESPACE}/pods/prometheus:{PORT}/proxy"
         watched = Watched(shop, Prometheus(url, client))
         enough = f"count(count_over_time(up{watched.ours}[{INTERVAL}]) >= 2)"

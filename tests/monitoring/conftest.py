@@ -92,9 +92,9 @@ def observed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
         _make_service(control_plane, INJECTOR, injector.health_port)
         configuration = _configuration(control_plane, folder)
         prometheus = stack.enter_context(running_prometheus(command, folder, configuration))
-        wait_until(lambda: _all_up(prometheus, scene), "Prometheus to read all targets", 60, every=0.2)
+        wait_until(lambda: _all_up(prometheus, scene), "Prometheus to read all targets", every=0.2)
         lead_astray(scene.gateways["astray"])
-        wait_until(lambda: _has_seen_enough(prometheus), "Prometheus to have read all for a while", 60, every=0.2)
+        wait_until(lambda: _has_seen_enough(prometheus), "Prometheus to have read all for a while", every=0.2)
         yield Observed(prometheus, scene, namespace.name)
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from tests.children import with_us
 from tests.ports import free_ports
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 Document = dict[str, Any]
 START_SECONDS = 60.0
@@ -28,7 +28,7 @@ def program(name: str) -> str | None:
 @dataclass
 class Prometheus:
     url: str
-    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=HANGS_AFTER))
 
     def query(self, expression: str) -> list[Document]:
         """The series of an expression as it is now. Fails, saying what Prometheus said, where it is no PromQL."""

@@ -21,7 +21,7 @@ from tests.operator.injector.injector_process import InjectorProcess
 from tests.operator.injector.pods import pod
 from tests.provider import STREAM_HEAD, chunk, closes_after, event, providing
 from tests.state_server import serving_state
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 ROUTE = "chat"
 
@@ -136,7 +136,7 @@ def _made(folder: Path) -> Path:
 
 
 def _call(url: str, gateway: GatewayProcess, stop: threading.Event) -> None:
-    with httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=30) as client:
+    with httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=HANGS_AFTER) as client:
         while not stop.wait(0.05):
             for model in MODELS:
                 for stream in (False, True):
@@ -168,7 +168,7 @@ def _admit(injector: InjectorProcess, namespace: str, stop: threading.Event) -> 
     }
     review = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
     trusting = ssl.create_default_context(cadata=injector.authority.pem)
-    with httpx.Client(base_url=f"https://127.0.0.1:{injector.port}", verify=trusting, timeout=30) as client:
+    with httpx.Client(base_url=f"https://127.0.0.1:{injector.port}", verify=trusting, timeout=HANGS_AFTER) as client:
         while not stop.wait(0.2):
             for body in (review, b"{"):
                 client.post("/mutate", content=body)

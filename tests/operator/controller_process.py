@@ -16,7 +16,7 @@ import httpx
 
 from tests.children import with_us
 from tests.cluster.control_plane import REPOSITORY, ControlPlane
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 COMMAND = Path(sys.executable).parent / "llmroute-operator"
 RBAC = REPOSITORY / "manifests" / "rbac"
@@ -31,7 +31,7 @@ class ControllerProcess:
     process: subprocess.Popen[bytes]
     log_path: Path
     port: int = 0
-    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    _client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=HANGS_AFTER))
 
     @property
     def url(self) -> str:
@@ -70,7 +70,7 @@ class ControllerProcess:
         return self.metric("reconciles_running") == 0
 
     def wait_until_idle(self) -> None:
-        wait_until(self.is_idle, "the controller to be idle", 60)
+        wait_until(self.is_idle, "the controller to be idle")
 
     def end(self) -> int:
         """Tells it to end, as kubelet does; the exit code."""
@@ -125,7 +125,7 @@ def start(control_plane: ControlPlane, *arguments: str, kubeconfig: Path | None 
         return next((int(line["port"]) for line in controller.said("listening")), 0)
 
     try:
-        controller.port = wait_until(listening, "the controller to listen", 60)
+        controller.port = wait_until(listening, "the controller to listen")
     except BaseException:
         controller.close()
         raise

@@ -67,7 +67,7 @@ def test_a_watch_whose_right_was_taken_away_is_silent_until_it_is_given_back(
     taken = time.monotonic()
     unreliable.cut()
     for watch in PATHS:
-        wait_until(lambda watch=watch: len(asked_since(unreliable, watch, taken)) > 3, f"{watch} to be asked for", 60)  # type: ignore[misc]
+        wait_until(lambda watch=watch: len(asked_since(unreliable, watch, taken)) > 3, f"{watch} to be asked for")  # type: ignore[misc]
         asked = asked_since(unreliable, watch, taken)
         assert silence(running, watch) >= asked[-1].at - asked[0].at, "a refusal is no news"
     assert running.get("/healthz").status_code == 200, "starting anew would not bring the right back"
@@ -77,7 +77,6 @@ def test_a_watch_whose_right_was_taken_away_is_silent_until_it_is_given_back(
         wait_until(
             lambda watch=watch: silence(running, watch) < time.monotonic() - given,  # type: ignore[misc]
             f"the watch of {watch} to hear again",
-            60,
         )
     namespace.apply(route("chat", "changed"))
     namespace.programmed("chat")
@@ -105,11 +104,11 @@ def test_a_watch_that_fails_as_it_begins_rests_in_between(
 ) -> None:
     """A list of thousands may take so long that its end is too old already: asked for again at once, for ever, it would
     keep the API server from catching up. One that says that it has too much to do is asked for none."""
-    wait_until(lambda: any(map(watches_pods, unreliable.seen)), "the watch", 60)
+    wait_until(lambda: any(map(watches_pods, unreliable.seen)), "the watch")
     unreliable.fails = lambda asked: fault if watches_pods(asked) else None
     before, seen = failures(running), len(unreliable.seen)
     unreliable.cut()
-    wait_until(lambda: failures(running) >= before + 3, "it to rest", 60)
+    wait_until(lambda: failures(running) >= before + 3, "it to rest")
     asked, rests = unreliable.seen[seen:], failures(running) - before
     assert len(list(filter(watches_pods, asked))) <= rests + 2
     assert len(list(filter(lists_pods, asked))) <= (rests + 1 if lists else 0)

@@ -151,14 +151,14 @@ def test_the_controller_may_not(
 def test_every_right_is_needed(control_plane: ControlPlane, namespace: Namespace, verb: str, resource: str) -> None:
     """Without it the API server refuses the controller something that it asks for in its everyday work."""
     grant_rights(control_plane, [namespace.name])
-    wait_until(lambda: may(namespace, verb, resource), "the API server to know of the right", 60)
+    wait_until(lambda: may(namespace, verb, resource), "the API server to know of the right")
     reduced = copy.deepcopy(rules(NAMESPACE_RBAC))
     for rule in reduced:
         if resource in rule["resources"]:
             rule["verbs"].remove(verb)
     kept = [rule for rule in reduced if rule["verbs"]]
     namespace.kubectl("patch", "role", "llmroute-controller", "--type=merge", "-p", json.dumps({"rules": kept}))
-    wait_until(lambda: not may(namespace, verb, resource), "the API server to know that it is taken away", 60)
+    wait_until(lambda: not may(namespace, verb, resource), "the API server to know that it is taken away")
     left_over = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -175,9 +175,7 @@ def test_every_right_is_needed(control_plane: ControlPlane, namespace: Namespace
     try:
         kind = resource.partition("/")[0]
         refusal = f'cannot {verb} resource "{resource if "/" in resource else kind}"'
-        wait_until(
-            lambda: refusal in controller.log_path.read_text().replace("\\", ""), f"the log to say {refusal}", 60
-        )
+        wait_until(lambda: refusal in controller.log_path.read_text().replace("\\", ""), f"the log to say {refusal}")
     finally:
         controller.close()
 
@@ -194,7 +192,6 @@ def test_the_right_to_list_namespaces_is_needed_where_the_whole_cluster_is_looke
         wait_until(
             lambda: 'cannot list resource "namespaces"' in controller.log_path.read_text().replace("\\", ""),
             "the refusal",
-            60,
         )
     finally:
         controller.close()

@@ -26,14 +26,14 @@ def test_an_idle_controller_writes_nothing_however_often_it_reads_all(
             "both to tell the revision",
         )
         first = controller.metric("relists_total", result="success")
-        wait_until(lambda: controller.metric("relists_total", result="success") > first, "all to be known to it", 60)
+        wait_until(lambda: controller.metric("relists_total", result="success") > first, "all to be known to it")
         controller.wait_until_idle()
         versions, writes = namespace.versions(), controller.writes
         relists = controller.metric("relists_total", result="success")
         reconciles = controller.metric("reconciles_total", result="success")
-        wait_until(lambda: controller.metric("relists_total", result="success") >= relists + 3, "three relists", 60)
+        wait_until(lambda: controller.metric("relists_total", result="success") >= relists + 3, "three relists")
         wait_until(
-            lambda: controller.metric("reconciles_total", result="success") >= reconciles + 3, "three more looks", 60
+            lambda: controller.metric("reconciles_total", result="success") >= reconciles + 3, "three more looks"
         )
         assert controller.writes == writes
         assert namespace.versions() == versions
@@ -47,9 +47,7 @@ def test_a_restart_with_nothing_changed_writes_nothing(control_plane: ControlPla
         first.wait_until_idle()
         versions = namespace.versions()
     with running_controller(control_plane) as second:
-        wait_until(
-            lambda: second.metric("reconciles_total", result="success") >= 2, "both gateways to be looked at", 60
-        )
+        wait_until(lambda: second.metric("reconciles_total", result="success") >= 2, "both gateways to be looked at")
         second.wait_until_idle()
         assert second.writes == 0
         assert namespace.versions() == versions

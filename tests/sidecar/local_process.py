@@ -15,7 +15,7 @@ import httpx
 
 from tests.children import with_us
 from tests.gateway_process import COMMAND
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = REPOSITORY / "examples" / "quickstart.yaml"
@@ -94,10 +94,10 @@ class LocalProcess:
     def ask(self, model: str, key: str | None = "dev-key") -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         body = {"model": model, "messages": []}
-        return httpx.post(f"{self.url}/v1/chat/completions", headers=headers, json=body, timeout=30)
+        return httpx.post(f"{self.url}/v1/chat/completions", headers=headers, json=body, timeout=HANGS_AFTER)
 
     def status(self) -> dict[str, Any]:
-        document: dict[str, Any] = httpx.get(f"{self.admin_url}/status", timeout=30).json()
+        document: dict[str, Any] = httpx.get(f"{self.admin_url}/status", timeout=HANGS_AFTER).json()
         return document
 
     def interrupt(self) -> int:

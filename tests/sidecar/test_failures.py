@@ -33,7 +33,7 @@ from tests.sidecar.failure_table import (
     Failure,
     Kind,
 )
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = pytest.mark.server
 UPSTREAMS_PER_ROUTE = 60
@@ -184,7 +184,7 @@ def gateway(
 @pytest.fixture(scope="module")
 def seen(gateway: GatewayProcess) -> Seen:
     """Every case, called once."""
-    with httpx.Client(timeout=30) as client, ThreadPoolExecutor(24) as threads:
+    with httpx.Client(timeout=HANGS_AFTER) as client, ThreadPoolExecutor(24) as threads:
         answers = dict(
             zip(
                 (case.name for case in CASES),

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.gateway_process import GatewayProcess, end, running, spec, start, upstream
+from tests.waiting import HANGS_AFTER
 
 pytestmark = pytest.mark.server
 
@@ -39,7 +40,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
 
 
 def listed(gateway: GatewayProcess, what: str) -> list[dict[str, Any]]:
-    response = httpx.get(f"{gateway.admin_url}/{what}", timeout=30)
+    response = httpx.get(f"{gateway.admin_url}/{what}", timeout=HANGS_AFTER)
     assert response.status_code == 200
     found: list[dict[str, Any]] = response.json()[what]
     return found
@@ -156,7 +157,7 @@ def test_probes_scrapes_and_lists_are_no_calls(gateway: GatewayProcess) -> None:
 )
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_the_admin_port_only_reads(gateway: GatewayProcess, method: str, path: str) -> None:
-    assert httpx.request(method, gateway.admin_url + path, timeout=30).status_code == 405
+    assert httpx.request(method, gateway.admin_url + path, timeout=HANGS_AFTER).status_code == 405
 
 
 def test_a_gateway_without_a_configuration_has_nothing_to_list(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_gateway_without_a_configuration_has_nothing_to_list(tmp_path: Path) -
 
 
 def test_the_lists_are_described_with_their_types(gateway: GatewayProcess) -> None:
-    schema = httpx.get(f"{gateway.admin_url}/openapi.json", timeout=30).json()
+    schema = httpx.get(f"{gateway.admin_url}/openapi.json", timeout=HANGS_AFTER).json()
     for path, name in (("/models", "Models"), ("/limits", "Limits"), ("/requests", "Requests")):
         content = schema["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         assert content["$ref"].endswith(f"/{name}")

@@ -53,7 +53,7 @@ def test_half_of_a_thousand_clients_leave_and_nothing_of_theirs_is_left(tmp_path
         with running(tmp_path, {"chat": route}) as gateway:
             tasks = gateway.tasks()
             asyncio.run(_clients(gateway, provider, go_on))
-            wait_until(lambda: provider.open == STREAMS // 2, "only idle connections to be left", 60)
+            wait_until(lambda: provider.open == STREAMS // 2, "only idle connections to be left")
             wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 0, "no call to be in flight")
             wait_until(lambda: gateway.tasks() <= tasks, "no task to be left")
             wait_until(lambda: gateway.connections("client") == 0, "no client's connection to be left")

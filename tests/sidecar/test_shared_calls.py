@@ -16,7 +16,7 @@ from tests.gateway_process import KEY, GatewayProcess, end, running, spec, start
 from tests.provider import Provider, providing
 from tests.sidecar.test_slot_calls import Gate, call, left_open
 from tests.state_server import StateServer, serving_state
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -285,7 +285,7 @@ def test_gateways_together_admit_the_limit_and_no_more_in_any_window(serve: Serv
     def work(gateway: GatewayProcess) -> Sequence[tuple[int, float, float]]:
         """Status of each call, and when it was sent and answered."""
         calls = []
-        with httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=30) as client:
+        with httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=HANGS_AFTER) as client:
             while (sent := time.monotonic()) < until:
                 status = client.post(gateway.url + "/v1/chat/completions", content=body).status_code
                 calls.append((status, sent, time.monotonic()))

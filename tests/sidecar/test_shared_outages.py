@@ -17,7 +17,7 @@ from tests.gateway_process import KEY, GatewayProcess, running, spec, write_secr
 from tests.sidecar.certificates import Authority
 from tests.sidecar.test_shared_calls import ask, is_down, is_up, limit
 from tests.state_server import StateServer, serving_state
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -147,7 +147,7 @@ def calling(gateway: GatewayProcess, models: Sequence[str]) -> Iterator[dict[str
 
     def work(model: str) -> None:
         body = json.dumps({"model": model, "messages": []}).encode()
-        with httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=30) as client:
+        with httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=HANGS_AFTER) as client:
             while going:
                 began = time.monotonic()
                 status = client.post(gateway.url + "/v1/chat/completions", content=body).status_code

@@ -13,7 +13,7 @@ import pytest
 
 from tests.gateway_process import KEY, GatewayProcess, running, spec, upstream
 from tests.provider import STREAM_HEAD, Provider, ProviderRequest, chunk, event, plain, providing, response
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -308,7 +308,7 @@ def test_many_clients_that_come_and_go_leave_no_slot_behind(
 def left_open(gateway: GatewayProcess, name: str, **fields: Any) -> socket.socket:
     """A client that has sent its request and is in the test's hand."""
     body = json.dumps({"model": "gpt", "messages": [], "user": name, **fields}).encode()
-    client = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
+    client = socket.create_connection(("127.0.0.1", gateway.port), timeout=HANGS_AFTER)
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
         f"content-length: {len(body)}"

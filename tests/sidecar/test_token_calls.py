@@ -24,7 +24,7 @@ from tests.provider import (
     providing,
     response,
 )
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = pytest.mark.server
 LIMIT = 100_000
@@ -315,7 +315,7 @@ async def wait_for_ever() -> None:
 
 def connection(gateway: GatewayProcess, body: bytes) -> socket.socket:
     """A client that has sent its request."""
-    client = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
+    client = socket.create_connection(("127.0.0.1", gateway.port), timeout=HANGS_AFTER)
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
         f"content-length: {len(body)}"

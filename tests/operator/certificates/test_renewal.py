@@ -133,11 +133,11 @@ def test_renewals_lose_no_admission_and_no_handshake(control_plane: ControlPlane
         webhook.wait_until_served()
         webhook.admit()
         with webhook.called() as callers:
-            wait_until(partial(callers.have_seen, 2), "two certificates", 90)
+            wait_until(partial(callers.have_seen, 2), "two certificates")
             controllers[-1].close()  # as kill -9
             controllers.append(start(control_plane, *SHORT))
             controllers.append(start(control_plane, *SHORT))
-            wait_until(partial(callers.have_seen, 3), "three certificates", 90)
+            wait_until(partial(callers.have_seen, 3), "three certificates")
         assert callers.failures == []
         assert callers.admissions > 50
         assert callers.handshakes > 50
@@ -154,13 +154,13 @@ def test_hand_edits_are_mended_and_then_nothing_is_written(control_plane: Contro
         path = "/webhooks/1/clientConfig/caBundle"
         edit = json.dumps([{"op": "remove", "path": path}])
         control_plane.kubectl("patch", "mutatingwebhookconfiguration", NAME, "--type=json", "-p", edit)
-        wait_until(lambda: len(set(bundles(control_plane))) == 1 and bundles(control_plane)[0], "both to trust it", 30)
+        wait_until(lambda: len(set(bundles(control_plane))) == 1 and bundles(control_plane)[0], "both to trust it")
         assert webhook.wait_until_served() == first
 
         garbage = base64.b64encode(b"no certificate").decode()
         edit = json.dumps({"data": {"tls.crt": garbage}})
         control_plane.kubectl("patch", "secret", f"{NAME}-tls", "-n", NAMESPACE, "--type=merge", "-p", edit)
-        wait_until(lambda: secret(control_plane)["tls.crt"] != garbage, "another certificate", 30)
+        wait_until(lambda: secret(control_plane)["tls.crt"] != garbage, "another certificate")
         second = webhook.wait_until_served()
         assert second != first
         assert controller.said("certificate: something is amiss")
@@ -169,20 +169,17 @@ def test_hand_edits_are_mended_and_then_nothing_is_written(control_plane: Contro
         wait_until(
             lambda: any("kubectl create secret" in line.get("problem", "") for line in controller.lines),
             "it to tell",
-            30,
         )
         control_plane.kubectl("create", "secret", "generic", f"{NAME}-tls", "-n", NAMESPACE)
-        wait_until(lambda: "tls.crt" in secret(control_plane), "a certificate in it", 30)
+        wait_until(lambda: "tls.crt" in secret(control_plane), "a certificate in it")
         assert webhook.wait_until_served() != second
 
-        wait_until(
-            lambda: all(one.count(b"BEGIN") == 1 for one in bundles(control_plane)), "old ones to be dropped", 30
-        )
+        wait_until(lambda: all(one.count(b"BEGIN") == 1 for one in bundles(control_plane)), "old ones to be dropped")
         assert set(secret(control_plane)) == {"tls.crt", "tls.key", "ca.crt"}
         versions = _versions(control_plane)
         looks = controller.metric("injector_certificate_looks_total", result="success")
         wait_until(
-            lambda: controller.metric("injector_certificate_looks_total", result="success") > looks + 10, "10 looks", 30
+            lambda: controller.metric("injector_certificate_looks_total", result="success") > looks + 10, "10 looks"
         )
         assert _versions(control_plane) == versions
         text = controller.log_path.read_text()
@@ -222,9 +219,7 @@ def test_each_of_its_rights_is_needed(control_plane: ControlPlane, webhook: Webh
     controller = start(control_plane, *LONG)
     try:
         refusal = f'cannot {verb} resource "{kind}"'
-        wait_until(
-            lambda: refusal in controller.log_path.read_text().replace("\\", ""), f"the log to say {refusal}", 60
-        )
+        wait_until(lambda: refusal in controller.log_path.read_text().replace("\\", ""), f"the log to say {refusal}")
     finally:
         controller.close()
         control_plane.kubectl("apply", "-f", str(CERTIFICATES_RBAC))

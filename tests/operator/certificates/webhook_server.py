@@ -128,7 +128,7 @@ def wait_until_served(control_plane: ControlPlane, address: str, port: int) -> b
         except OSError:
             return None
 
-    found = wait_until(served, "a trusted certificate to be served", 60)
+    found = wait_until(served, "a trusted certificate to be served")
     assert found is not None
     return found
 

@@ -86,7 +86,7 @@ def start(
     grant_rights(control_plane)
     injector = launch(control_plane, folder, *arguments, authority=authority)
     try:
-        injector.port = wait_until(lambda: injector.listens_on("webhook"), "the injector to be ready", 60)
+        injector.port = wait_until(lambda: injector.listens_on("webhook"), "the injector to be ready")
         assert injector.is_ready()
     except BaseException:
         injector.kill()
@@ -119,7 +119,7 @@ def launch(
     injector = InjectorProcess(process, folder, authority or Authority(folder / "ca"))
     try:
         injector.renew_certificate()
-        injector.health_port = wait_until(lambda: injector.listens_on("health"), "the injector to start", 60)
+        injector.health_port = wait_until(lambda: injector.listens_on("health"), "the injector to start")
     except BaseException:
         injector.kill()
         raise

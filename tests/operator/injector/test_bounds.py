@@ -89,14 +89,14 @@ def test_more_admissions_at_once_than_the_bound_are_told_to_try_again(injector: 
         waiting = [stack.enter_context(connected(injector, context)) for _ in range(IN_FLIGHT_MAX)]
         for one in waiting:
             one.sendall(head(body) + body[:10])
-        wait_until(lambda: under_way(IN_FLIGHT_MAX), "all of them to be under way", 30)
+        wait_until(lambda: under_way(IN_FLIGHT_MAX), "all of them to be under way")
         answer = ask(injector, body)
         assert (answer.status_code, answer.text) == (503, "too many admissions at once; try again")
         assert 'llmroute_injector_admissions_total{result="overloaded"} 1.0' in injector.get("/metrics").text
         for one in waiting:
             one.sendall(body[10:])
             assert one.recv(64).startswith(b"HTTP/1.1 200 ")
-    wait_until(lambda: under_way(0), "none to be under way", 30)
+    wait_until(lambda: under_way(0), "none to be under way")
     assert ask(injector, body).status_code == 200
 
 

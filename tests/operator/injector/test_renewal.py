@@ -46,7 +46,7 @@ def constant_admissions(space: Namespace) -> Iterator[list[str]]:
 
 def some_more(results: list[str]) -> None:
     wanted = len(results) + 4
-    wait_until(lambda: len(results) >= wanted, "some more admissions", 60)
+    wait_until(lambda: len(results) >= wanted, "some more admissions")
 
 
 def test_a_renewed_certificate_loses_no_admission(
@@ -62,7 +62,7 @@ def test_a_renewed_certificate_loses_no_admission(
                     some_more(results)
                     injector.renew_certificate(authority)
                     wanted = f"{loaded} {times}.0"
-                    wait_until(lambda wanted=wanted: wanted in injector.get("/metrics").text, wanted, 30)  # type: ignore[misc]
+                    wait_until(lambda wanted=wanted: wanted in injector.get("/metrics").text, wanted)  # type: ignore[misc]
                 some_more(results)
             assert set(results) == {"good"}
         [served] = x509.load_pem_x509_certificates((injector.folder / "tls.crt").read_bytes())
@@ -84,10 +84,10 @@ def test_settings_are_read_again_and_bad_ones_are_not_taken(
         def has_changed() -> bool:
             return "--log-level=debug" in gateway(create(space, pod(), "--dry-run=server"))["args"]
 
-        wait_until(has_changed, "the new settings to be used", 30)
+        wait_until(has_changed, "the new settings to be used")
         settings.write_text("image: app:1")
         good = 'llmroute_injector_input_good{input="settings"} 0.0'
-        wait_until(lambda: good in injector.get("/metrics").text, "the bad settings to be told of", 30)
+        wait_until(lambda: good in injector.get("/metrics").text, "the bad settings to be told of")
         assert has_changed()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from llmroute_sidecar.upstream.worker_process import _ENVIRONMENT, PROGRAM
+from tests.waiting import HANGS_AFTER
 
 
 class DirectWorker:
@@ -39,7 +40,7 @@ class DirectWorker:
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self._channel, [b"c"], [theirs.fileno()])
-        ours.settimeout(30)
+        ours.settimeout(HANGS_AFTER)
         return ours
 
     def call(self, path: str, parameters: dict[str, Any], body: Any) -> "WorkerAnswer":

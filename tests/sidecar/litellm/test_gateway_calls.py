@@ -14,7 +14,7 @@ from tests.provider import STREAM_HEAD, Behaviour, Provider, ProviderRequest, ch
 from tests.sidecar.litellm.direct import events_of, text_of
 from tests.sidecar.litellm.providers import anthropic_events, any_provider, cut_after, fails, says
 from tests.sidecar.litellm.routes import CREDENTIALS, URLS
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = pytest.mark.server
 NAMES = sorted(URLS)
@@ -227,6 +227,6 @@ def _leave(gateway: GatewayProcess, body: dict[str, Any], when: Callable[[socket
     """Makes a call, has `when` say when it is time, and closes the connection."""
     content = json.dumps(body).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=HANGS_AFTER) as connection:
         connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
         when(connection)
