@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Dialog, Page, Response, expect, sync_pl
 from tools.debian import find
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome")
-WAIT_MILLISECONDS = 20_000
+WAIT_MILLISECONDS = 60_000
 expect.set_options(timeout=WAIT_MILLISECONDS)
 
 

@@ -11,9 +11,9 @@ from llmroute_contract.compiled import CompiledGateway, CompiledRoute, decode
 from llmroute_operator.controller.configmap import EMPTIED_ANNOTATION
 from tests.cluster.control_plane import ControlPlane
 from tests.contract.routes import Document, model, spec_document
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
-SECONDS = 45.0  # a slow machine, with all else that it does
+SECONDS = HANGS_AFTER
 
 
 def route(name: str, *models: str | Document, **spec: Any) -> Document:

@@ -184,9 +184,13 @@ def test_pods_that_ask_for_a_gateway_and_have_none_are_counted_and_named(
         pod("has-one"),
     )
     runs_at(namespace, "done", "127.0.9.8", "Succeeded")
-    message = namespace.condition("chat", "PodsWithoutGateway", "True", "NotInjected")
-    assert "2 pods of this namespace ask for gateway 'default' and have none: asks, plain." in message
-    assert f"kubectl delete pod -n {namespace.name} NAME" in message
+    told = "2 pods of this namespace ask for gateway 'default' and have none: asks, plain."
+
+    def message() -> str:
+        return namespace.condition("chat", "PodsWithoutGateway", "True", "NotInjected")
+
+    namespace.wait(lambda: told in message(), "the pod that is done not to be counted")
+    assert f"kubectl delete pod -n {namespace.name} NAME" in message()
     assert controller.metric("pods_without_gateway", namespace=namespace.name) == 3
     namespace.kubectl("label", "namespace", namespace.name, "llmroute.dev/inject-")
     namespace.kubectl("delete", "pod", "asks", "--force", "--grace-period=0")

@@ -14,11 +14,11 @@ from tests.operator.injector.injector_process import InjectorProcess, registered
 from tests.operator.injector.pod_table import annotated
 from tests.operator.injector.pods import Document, container, gateway, pod, variables
 from tests.operator.namespace import Namespace, route
-from tests.waiting import wait_until
+from tests.waiting import HANGS_AFTER, wait_until
 
 pytestmark = pytest.mark.cluster
 
-SECONDS = 60.0
+SECONDS = HANGS_AFTER
 SECRET_ROUTE = route(
     "chat",
     upstreams=[
