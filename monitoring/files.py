@@ -29,7 +29,10 @@ ALERTS_ABOUT = """<!-- Generated from monitoring/rules.py by `make generate`. Do
 
 # Alerts
 
-Each has a page that says what it means, what to look at and what to do.
+Each has a page that says what it means, what to look at and what to do. NAMESPACE, GATEWAY and POD in their commands
+are the alert's labels; where it has no pod, `kubectl -n NAMESPACE get pods -l llmroute.dev/gateway=GATEWAY` lists them.
+`kubectl llmroute` comes with the `llmroute` command (`make setup`: in `.venv/bin`), and a pod's own page is
+[one port-forward away](admin-page.md).
 
 | alert | severity | when | for | says |
 |---|---|---|---|---|

@@ -101,7 +101,9 @@ def test_a_fallback_may_be_served_by_another_route_a_prefix_or_an_exact_name() -
 
 def test_an_unknown_fallback_refuses_its_route_alone() -> None:
     routes = [source("bad", [model("a", "tow")], age=2), source("good", [model("two")], age=1)]
-    assert told("bad", *routes) == ["spec.models[0].fallbacks[0]: no model of this gateway is named 'tow'"]
+    assert told("bad", *routes) == [
+        "spec.models[0].fallbacks[0]: no model of this gateway is named 'tow'; this route has a"
+    ]
     assert served_models(*routes) == {"good": ["two"]}
 
 
@@ -203,7 +205,9 @@ def test_a_model_that_was_taken_out_is_missed_by_who_falls_back_on_it_but_served
         source("b", [model("x", "two")], age=1, last=last["b"]),
     ]
     assert verdict("a", *routes).accepted
-    assert told("b", *routes) == ["spec.models[0].fallbacks[0]: no model of this gateway is named 'two'"]
+    assert told("b", *routes) == [
+        "spec.models[0].fallbacks[0]: no model of this gateway is named 'two'; this route has x"
+    ]
     assert served_models(*routes) == {"a": ["one"], "b": ["x"]}
 
 
@@ -347,6 +351,21 @@ def test_a_sampling_rule_for_what_is_always_logged_is_told() -> None:
         "spec.logging.sample[0] has no effect: requests that end with a 5xx are always logged",
         "spec.logging.sample[2] has no effect: requests that end with a 5xx are always logged",
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "end"),
+    [
+        ("https://a.example/v1/chat/completions", "/chat/completions"),
+        ("http://a.example/v1/messages/", "/messages"),
+        ("https://a.example/v1", None),
+        ("mock://local", None),
+    ],
+)
+def test_a_url_that_was_copied_from_an_example_call_is_told(url: str, end: str | None) -> None:
+    (told,) = verdict("chat", source("chat", [model("a")], upstreams=[{"name": "main", "url": url}])).inactive or ("",)
+    assert told.startswith(f"spec.upstreams[0].url ends with {end}, " if end else "")
+    assert bool(told) is (end is not None)
 
 
 def test_a_refused_route_has_no_inactive_fields_for_they_would_not_be_those_that_are_served() -> None:

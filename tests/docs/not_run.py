@@ -26,6 +26,11 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
     "charts/llmroute/README.md": {
         "helm install llmroute charts/llmroute --namespace llmroute-system --create-namespace": NODE,
     },
+    "docs/apps.md": {
+        "kubectl logs POD -c llmroute-gateway | grep REQUEST_ID": (
+            "needs a pod that runs; tests/sidecar/test_telling.py"
+        ),
+    },
     "docs/admin-page.md": {
         "$ make run                                        # on a laptop: http://127.0.0.1:8791/": (
             "both are run elsewhere: README.md, and a forwarded port in tests/journey/test_injected_pods.py"

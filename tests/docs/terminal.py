@@ -124,6 +124,8 @@ class LocalSession:
         }
 
     def _here(self, text: str) -> str:
+        assert self.gateway is not None
+        text = text.replace("llmroute ready", f"llmroute ready --port {self.gateway.url.rpartition(':')[2]}")
         for theirs, ours in self._ports().items():
             text = text.replace(theirs, ours)
         return text

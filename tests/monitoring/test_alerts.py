@@ -15,6 +15,8 @@ from tests.monitoring.alert_cases import ALERT_CASES, Series
 
 RULES = REPOSITORY / FOLDER / "without-operator" / "rules.yaml"
 RUNBOOKS = REPOSITORY / "docs" / "runbooks"
+ELSEWHERE = ("Targets", "Last requests", "by cause")
+"""Prometheus' page, the admin page's table, and the rest of a panel's name."""
 ALERTS = {alert.name: alert for alert in alerts()}
 
 
@@ -66,6 +68,16 @@ def test_an_alert_has_a_page_that_says_what_to_do(name: str) -> None:
 
 def test_every_page_belongs_to_an_alert() -> None:
     assert {page.stem for page in RUNBOOKS.glob("*.md")} == set(ALERTS)
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_a_page_names_panels_that_are_there_and_namespaces_of_what_is_looked_at(name: str) -> None:
+    text = " ".join((RUNBOOKS / f"{name}.md").read_text().split())
+    shown = re.sub(r"[*`]", "", (REPOSITORY / "docs" / "dashboards.md").read_text())
+    named = re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", re.sub(r"`[^`]*`", "", text))
+    assert [panel for panel in named if panel not in shown and panel not in ELSEWHERE] == []
+    commands = re.findall(r"`(kubectl [^`]*)`", text)
+    assert [one for one in commands if not re.search(r" (-n|-A)\b|mutatingwebhook|nodes|rollout restart$", one)] == []
 
 
 @pytest.mark.parametrize("name", ALERTS)

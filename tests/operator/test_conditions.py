@@ -86,7 +86,7 @@ BAD: Sequence[tuple[str, Document, str, str]] = [
     (
         "UnknownFallback",
         {"models": [model("chat", "nobody")]},
-        "spec.models[0].fallbacks[0]: no model of this gateway is named 'nobody'.",
+        "spec.models[0].fallbacks[0]: no model of this gateway is named 'nobody'; this route has chat.",
         "False",
     ),
     (

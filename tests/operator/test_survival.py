@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import REPOSITORY, ControlPlane
 from tests.operator.controller_process import COMMAND, SERVICE_ACCOUNT, grant_rights, running_controller, start
 from tests.operator.namespace import Namespace, route
 from tests.waiting import wait_until
@@ -140,7 +140,7 @@ def test_it_ends_cleanly_when_told_to_before_it_has_begun(control_plane: Control
 
 
 def test_without_a_way_to_the_api_server_it_says_so_in_one_line() -> None:
-    for arguments in (["--kubeconfig", "/nowhere"], []):
+    for arguments in (["--kubeconfig", "/nowhere"], ["--kubeconfig", str(REPOSITORY / "Makefile")], []):
         done = subprocess.run([str(COMMAND), "controller", *arguments], capture_output=True, text=True, timeout=60)
         assert done.returncode == 2
         assert done.stderr.startswith("llmroute-operator: no way to the API server: ")

@@ -80,7 +80,7 @@ class LocalProcess:
 
     @property
     def admin_url(self) -> str:
-        return self._address(r"look +(http://\S+?)/status")
+        return self._address(r"look +(http://\S+?)/ ")
 
     @property
     def curl_line(self) -> str:

@@ -280,6 +280,26 @@ def test_other_paths_and_methods_are_refused_in_the_same_shape(
     assert ("allow" in answer.headers) is (status == 405)
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "did you mean /v1/chat/completions?"),
+        ("/v1/v1/messages", "its base URL must end without it"),
+        ("/nothing", "there is no POST /nothing here"),
+    ],
+)
+def test_a_wrong_base_url_is_told_as_such(gateway: GatewayProcess, path: str, meant: str) -> None:
+    answer = gateway._client.post(gateway.url + path, headers={"x-api-key": KEY}, json={"model": "m"})
+    assert answer.status_code == 404
+    assert meant in answer.text
+
+
+def test_a_call_to_the_admin_port_is_told_where_calls_go(gateway: GatewayProcess) -> None:
+    answer = gateway._client.post(f"{gateway.admin_url}/v1/chat/completions", json={"model": "m"})
+    assert answer.status_code == 404
+    assert "calls to models go to the data port" in answer.text
+
+
 def test_the_connection_to_the_provider_is_used_again(gateway: GatewayProcess, provider: Provider) -> None:
     gateway.post(HELLO)
     before = provider.connections

@@ -44,6 +44,11 @@ def curl(text: str) -> list[str]:
     return shlex.split(line)[1:]
 
 
+def test_upstreams_that_need_litellm_are_told_where_there_is_none(tmp_path: Path) -> None:
+    text = f"{HEAD}  auth: {{mode: None}}\n{MOCK.replace('mock://local', 'litellm://gemini')}{models('m')}"
+    assert "litellm, for the upstreams chat/up\n           run `make litellm`, " in told(tmp_path, text)
+
+
 def test_the_call_names_a_model_and_a_key_that_may_have_it(tmp_path: Path) -> None:
     clients = ", clients: [{name: b-app, models: [other]}, {name: a-app, expiresAt: 2020-01-01T00:00:00Z}]}\n"
     text = HEAD + KEYS + clients + MOCK + models("m", "other")

@@ -138,7 +138,9 @@ def test_one_gateway_of_several_is_chosen(tmp_path: Path) -> None:
         assert "gateway other in namespace shop" in local.told
         assert (local.ask("n").status_code, local.ask("m").status_code) == (200, 404)
     with started(tmp_path / "run", "-f", tmp_path / "a.yaml") as local:
-        local.tells("there are several gateways; choose one with --gateway or --namespace: default in namespace")
+        local.tells(
+            "there are several gateways; choose one with --gateway or --namespace: gateway default in namespace"
+        )
 
 
 @pytest.mark.parametrize("option", ["--port", "--admin-port"])
@@ -148,7 +150,8 @@ def test_a_port_that_is_taken_is_told(option: str) -> None:
         other = "--admin-port" if option == "--port" else "--port"
         done = llmroute("run", "-f", QUICKSTART, option, port, other, "0")
     assert done.returncode == 2
-    assert done.stderr == f"llmroute: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    assert done.stderr.startswith(f"llmroute: cannot listen on 127.0.0.1 port {port}: Address already in use; ")
+    assert option in done.stderr
 
 
 def test_any_address_is_told_as_one_to_call(tmp_path: Path) -> None:

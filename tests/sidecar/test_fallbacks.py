@@ -378,6 +378,9 @@ def test_a_missing_credential_takes_out_only_its_upstream(tmp_path: Path) -> Non
                 {"route": "chat", "upstream": "bad", "reason": "credential_missing"}
             ]
             (tmp_path / "secrets" / "not-there").mkdir()
+            (tmp_path / "secrets" / "not-there" / "api-key").write_text("sk-\u00e9")
+            unusable = "entry 'api-key' of Secret 'not-there' is not usable"
+            wait_until(lambda: unusable in gateway.status()["missing_secrets"][0], "the unusable one to be told")
             (tmp_path / "secrets" / "not-there" / "api-key").write_text("sk-late")
             wait_until(lambda: not gateway.status()["missing_secrets"], "the late Secret to be seen")
             assert "x-fallback-model" not in gateway.post(HELLO).headers

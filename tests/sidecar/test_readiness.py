@@ -16,7 +16,9 @@ def test_it_says_by_its_exit_code_whether_a_gateway_is_ready(tmp_path: Path) -> 
     gateway = start(tmp_path)
     try:
         port = gateway.url.rpartition(":")[2]
-        assert llmroute("ready", "--port", port).returncode == 1
+        not_yet = llmroute("ready", "--port", port)
+        assert not_yet.returncode == 1
+        assert not_yet.stderr == f"llmroute: no gateway at 127.0.0.1:{port} is ready\n"
         project(gateway.config_dir, compiled(a=1))
         assert llmroute("ready", "--port", port, "--within", "30").returncode == 0
     finally:

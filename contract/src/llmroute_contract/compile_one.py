@@ -10,6 +10,8 @@ from llmroute_contract.prices import Prices, prices_of, unpriced_models
 from llmroute_contract.shares import without_share
 
 DEFAULT_WINDOW = 60.0  # seconds
+ENDPOINTS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings")
+"""Ends of a URL that somebody copied from an example call; the gateway adds the path of each call itself."""
 
 
 def compile_route(
@@ -118,6 +120,13 @@ def inactive_fields(
             "state it in spec.prices"
             for field, name in unpriced_models(spec, known)
         ]
+    for index, upstream in enumerate(spec.upstreams):
+        end = next((end for end in ENDPOINTS if upstream.url.rstrip("/").endswith(end)), None)
+        if end is not None and upstream.url.startswith("http"):
+            found.append(
+                f"spec.upstreams[{index}].url ends with {end}, and each call's own path is added to it; most likely "
+                f"the url is to end before {end}"
+            )
     for index, rule in enumerate(spec.logging.sample if spec.logging else ()):
         if rule.status is not None and rule.status.startswith("5"):
             found.append(f"spec.logging.sample[{index}] has no effect: requests that end with a 5xx are always logged")

@@ -306,7 +306,7 @@ def parse_spec(document: object, prefix: str = "spec") -> LLMRouteSpec | tuple[P
     try:
         return LLMRouteSpec.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
-        return problems_of(error, prefix)
+        return problems_of(error, LLMRouteSpec, prefix)
 
 
 def parse_route(document: object) -> LLMRoute | tuple[Problem, ...]:
@@ -314,7 +314,7 @@ def parse_route(document: object) -> LLMRoute | tuple[Problem, ...]:
     try:
         return LLMRoute.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
-        return problems_of(error)
+        return problems_of(error, LLMRoute)
 
 
 __all__ = [

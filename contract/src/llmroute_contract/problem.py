@@ -3,12 +3,15 @@
 One type for all who tell a person: conditions, `llmroute validate`, the gateway's `/status`.
 """
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from llmroute_contract.scalars import IN_WORDS
 
 Reason = Literal[
     "Invalid",  # the spec does not fit the model
@@ -56,10 +59,12 @@ TOLD_MAX = 20
 """Problems that are told of one route at once; a person mends those first."""
 
 
-def problems_of(error: ValidationError, prefix: str = "") -> tuple[Problem, ...]:
-    """pydantic's findings as Problems, in the document's order, at most TOLD_MAX of them."""
+def problems_of(error: ValidationError, model: type[BaseModel], prefix: str = "") -> tuple[Problem, ...]:
+    """pydantic's findings in a document read as `model`, as Problems in its order, at most TOLD_MAX of them."""
     details = error.errors(include_url=False, include_context=True, include_input=True)[:TOLD_MAX]
-    return tuple(Problem(field_path(_location(detail), prefix), "Invalid", _message(detail)) for detail in details)
+    return tuple(
+        Problem(field_path(_location(detail), prefix), "Invalid", _message(detail, model)) for detail in details
+    )
 
 
 def _location(detail: ErrorDetails) -> tuple[str | int, ...]:
@@ -81,14 +86,15 @@ _EXPECTED = {
 }
 
 
-def _message(detail: ErrorDetails) -> str:
+def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     """In a person's words, and without the value: it may be a key that was put into the wrong place."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in _EXPECTED:
-        return f"must be {_EXPECTED[kind]}, not {_kind_of(detail['input'])}"
+        wrong = f"must be {_EXPECTED[kind]}, not {_kind_of(detail['input'])}"
+        return wrong + _how_to_write(kind, detail["input"], _fields(model, detail["loc"]))
     match kind:
         case "extra_forbidden" | "invalid_key":
-            return "is not a field of this resource; see `kubectl explain llmroute.spec`"
+            return f"is not a field; {_fields_instead(detail['loc'], model)}"
         case "missing":
             return "is required"
         case "value_error":
@@ -96,10 +102,13 @@ def _message(detail: ErrorDetails) -> str:
         case "literal_error":
             return f"must be {context['expected']}"
         case "string_pattern_mismatch":
-            return f"must match {context['pattern']}"
+            words = IN_WORDS.get(context["pattern"])
+            return f"must match {context['pattern']}" + (f": {words}" if words else "")
         case "string_too_short":
             return (
-                "must not be empty" if context["min_length"] == 1 else f"must have {context['min_length']} characters"
+                "must not be empty"
+                if context["min_length"] == 1
+                else f"must have at least {context['min_length']} characters"
             )
         case "string_too_long":
             return f"must have at most {context['max_length']} characters"
@@ -113,6 +122,43 @@ def _message(detail: ErrorDetails) -> str:
             return f"must be at most {context['le']}"
     message = detail["msg"]
     return message[0].lower() + message[1:]
+
+
+def _how_to_write(kind: str, value: object, fields: Iterable[str]) -> str:
+    match kind, value:
+        case "string_type", bool() | int() | float():
+            return "; put it in quotes"
+        case "int_type" | "float_type", str() if value.isdecimal():
+            return "; leave the quotes out"
+        case "model_type", str() if names := tuple(fields):
+            return f"; its fields are {', '.join(names)}"
+    return ""
+
+
+def _fields_instead(location: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    """For a field that is not there: the one that was meant, or all that there are."""
+    fields = tuple(_fields(model, location[:-1]))
+    near = get_close_matches(str(location[-1]), fields, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
+
+
+def _fields(model: type[BaseModel], location: Iterable[str | int]) -> Iterator[str]:
+    """The fields of the object at `location`, as they are written; none where no object can be."""
+    here: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, str) and here is not None:
+            types = [field.annotation for name, field in here.model_fields.items() if (field.alias or name) == part]
+            here = next((found for one in types for found in _models_in(one)), None)
+    for name, field in here.model_fields.items() if here is not None else ():
+        yield field.alias or name
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """`Model` of `Model`, of `list[Model]`, and of either with `| None` or in `Annotated`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
 
 
 def _kind_of(value: object) -> str:

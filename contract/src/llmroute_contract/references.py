@@ -14,7 +14,7 @@ from llmroute_contract.llmroute import LLMRouteSpec
 from llmroute_contract.problem import Problem
 
 WAY_SHOWN = 8  # names of a cycle that a message shows
-NAMES_SHOWN = 10  # upstreams of a route that a message shows
+NAMES_SHOWN = 10  # upstreams or models of a route that a message shows
 
 
 class ModelFinder:
@@ -101,24 +101,31 @@ def _repeated(field: str, names: Sequence[str], key: str = "name") -> list[Probl
 
 
 def _unknown_upstream(field: str, name: str, known: Collection[str]) -> Problem:
-    shown = [*sorted(known)[:NAMES_SHOWN], *(["..."] if len(known) > NAMES_SHOWN else [])]
-    return Problem(field, "UnknownUpstream", f"no upstream is named {name!r}; this route has {', '.join(shown)}")
+    message = f"no upstream is named {name!r}; this route has {_shown(sorted(known))}"
+    return Problem(field, "UnknownUpstream", message)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join([*names[:NAMES_SHOWN], *(["..."] if len(names) > NAMES_SHOWN else [])])
 
 
 def unknown_fallbacks(route: CompiledRoute, find: ModelFinder, refused: Mapping[str, str]) -> list[Problem]:
     """Fallbacks of `route` that no served model fits. `refused` are the models of refused routes, with the route."""
     return [
-        Problem(f"spec.models[{index}].fallbacks[{place}]", "UnknownFallback", _unknown_fallback(fallback, refused))
+        Problem(
+            f"spec.models[{index}].fallbacks[{place}]", "UnknownFallback", _unknown_fallback(fallback, route, refused)
+        )
         for index, model in enumerate(route.models)
         for place, fallback in enumerate(model.fallbacks)
         if find(fallback) is None
     ]
 
 
-def _unknown_fallback(fallback: str, refused: Mapping[str, str]) -> str:
+def _unknown_fallback(fallback: str, route: CompiledRoute, refused: Mapping[str, str]) -> str:
     if fallback in refused:
         return f"model {fallback!r} is not served: route {refused[fallback]!r}, which has it, is refused"
-    return f"no model of this gateway is named {fallback!r}"
+    shown = _shown([model.name for model in route.models])
+    return f"no model of this gateway is named {fallback!r}; this route has {shown}"
 
 
 def fallback_graph(fallbacks_of: Mapping[str, Sequence[str]], find: ModelFinder) -> Graph:

@@ -165,6 +165,16 @@ USD_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"
 Usd = Annotated[str, StringConstraints(pattern=USD_PATTERN, max_length=16)]
 """US dollars, as a decimal text: a float would lose cents."""
 
+IN_WORDS = {
+    LABEL_PATTERN: "lower-case letters, digits and '-' between them",
+    SUBDOMAIN_PATTERN: "lower-case letters, digits, and '-' or '.' between them",
+    SECRET_KEY_PATTERN: "letters, digits, '-', '_' and '.', which is not the first",
+    MODEL_PATTERN: "a model's name, without spaces or '*'",
+    MODEL_MATCH_PATTERN: "a model's name, without spaces; a '*' may stand at its end",
+    USD_PATTERN: "dollars alone, such as 20 or 0.25",
+}
+"""What a pattern lets through, told beside it."""
+
 
 def microdollars(usd: str) -> int:
     """A `Usd` text as a whole number of millionths; exact, as it has at most six decimals."""

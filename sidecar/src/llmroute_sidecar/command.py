@@ -235,12 +235,14 @@ def _mebibytes(text: str) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from llmroute_sidecar.config.directory import DirectorySource
-    from llmroute_sidecar.config.environment import EnvironmentSource
+    from llmroute_sidecar.config.environment import EnvironmentSource, misspelt
     from llmroute_sidecar.config.source import SourceError
     from llmroute_sidecar.process import Observer
 
     if options.config_dir is not None:
         return _start(DirectorySource(options.config_dir, options.secrets_dir), options, Observer())
+    for told in misspelt(os.environ):
+        sys.stderr.write(f"llmroute: {told}\n")
     try:
         return _start(EnvironmentSource(os.environ), options, Observer())
     except SourceError as error:
@@ -250,7 +252,10 @@ def _serve(options: argparse.Namespace) -> int:
 def _ready(options: argparse.Namespace) -> int:
     from llmroute_sidecar.readiness import wait_until_ready
 
-    return 0 if wait_until_ready(options.port, options.within) else 1
+    if wait_until_ready(options.port, options.within):
+        return 0
+    sys.stderr.write(f"llmroute: no gateway at 127.0.0.1:{options.port} is ready\n")
+    return 1
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -263,8 +268,11 @@ def _run(options: argparse.Namespace) -> int:
             return _wrong("run follows files that are saved, which stdin is not; give a file or a folder")
         if not path.exists():  # a slip of the hand; one that vanishes later is waited for
             return _wrong(f"{path}: there is no such file or folder")
+    if options.litellm_python is not None and not os.access(options.litellm_python, os.X_OK):
+        return _wrong(f"--litellm-python {options.litellm_python}: there is no such program")
     source = ManifestSource(options.file, options.gateway, options.namespace, options.secrets_dir)
-    return _start(source, options, Narrator(sys.stderr, lambda: source.given_secrets))
+    has_litellm = options.litellm_python is not None
+    return _start(source, options, Narrator(sys.stderr, lambda: source.given_secrets, has_litellm=has_litellm))
 
 
 def _start(source: "Source", options: argparse.Namespace, observer: "Observer") -> int:

@@ -26,9 +26,16 @@ class Narrator(Observer):
     """Tells `out`. Never raises: a terminal that is gone ends no gateway."""
 
     def __init__(
-        self, out: TextIO, given_secrets: Callable[[], SecretValues], clock: Callable[[], float] = time.time
+        self,
+        out: TextIO,
+        given_secrets: Callable[[], SecretValues],
+        clock: Callable[[], float] = time.time,
+        *,
+        has_litellm: bool = False,
     ) -> None:
         """`given_secrets` are those that stand in the person's own files, as last read."""
+        self._has_litellm = has_litellm
+        self._without_litellm: list[str] = []
         self._out = out
         self._given_secrets = given_secrets
         self._clock = clock
@@ -50,6 +57,8 @@ class Narrator(Observer):
         if now is not None and now.missing_secrets != self._missing:
             self._missing = now.missing_secrets
             self._tell_missing()
+        if now is not None and not self._has_litellm:
+            self._tell_litellm(now)
         self._healthy = reload.status.healthy
 
     def listening(self, listening: Listening) -> None:
@@ -71,7 +80,7 @@ class Narrator(Observer):
             f"revision {snapshot.revision})",
             f"  models  {_models(snapshot)}",
             *self._call_to_try(base, snapshot),
-            f"  look    {admin}/status  {admin}/metrics  {admin}/docs",
+            f"  look    {admin}/  (a page; also /status, /metrics, /docs)",
             "  A file that is saved is taken over within a second; Ctrl-C ends.",
         )
 
@@ -91,6 +100,15 @@ class Narrator(Observer):
         self._tell(*(f"  missing  route {missing.route}: {missing}" for missing in self._missing))
         if self._missing:
             self._tell("           give it as a Secret document in a file, or as SECRET/ENTRY in --secrets-dir")
+
+    def _tell_litellm(self, snapshot: Snapshot) -> None:
+        before = self._without_litellm
+        self._without_litellm = sorted(one.id for one in snapshot.upstreams.values() if one.url.scheme == "litellm")
+        if self._without_litellm and self._without_litellm != before:
+            self._tell(
+                f"  missing  litellm, for the upstreams {', '.join(self._without_litellm)}",
+                "           run `make litellm`, then give --litellm-python .venv-litellm/bin/python (docs/litellm.md)",
+            )
 
     # -- a call to try -----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ streams under way go on for at most the grace time, then the process exits with 
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -226,6 +227,8 @@ def _listen(host: str, port: int) -> list[socket.socket]:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
     why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        why += "; end what listens there, or choose others with --port and --admin-port"
     return CannotListen(f"cannot listen on {host} port {port}: {why}")
 
 

@@ -133,14 +133,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class MissingSecret:
-    """A Secret (or an entry of it) that the configuration names and that is not there, or an entry of client keys that
-    holds none. `field` says who names it."""
+    """A Secret (or an entry of it) that the configuration names and that is not there, an entry of client keys that holds
+    none, or a credential that no header can hold. `field` says who names it."""
 
     route: str
     field: str
     secret: str
     key: str | None
-    trouble: Literal["is not there", "holds no key"] = "is not there"
+    trouble: Literal["is not there", "holds no key", "is not usable"] = "is not there"
 
     def __str__(self) -> str:
         what = f"entry {self.key!r} of Secret {self.secret!r}" if self.key else f"Secret {self.secret!r}"
@@ -344,6 +344,7 @@ def _keys(route: c.CompiledRoute, secrets: Secrets, missing: list[MissingSecret]
         return []
     known = {client.name: client for client in route.auth.clients}
     keys = {name: parse_keys(content) for name, content in entries.items()}
+    named = dict(_clients_named(route)).values()
     for where, name in _clients_named(route):
         if not keys.get(name):
             trouble: Literal["is not there", "holds no key"] = "holds no key" if name in keys else "is not there"
@@ -354,6 +355,9 @@ def _keys(route: c.CompiledRoute, secrets: Secrets, missing: list[MissingSecret]
         expires = rule.expires_at.timestamp() if rule and rule.expires_at else None
         client_of_key = Client(name, route.name, rule.models if rule else None, expires)
         found += [(key, client_of_key) for key in keys[name]]
+        if not entries[name].strip() and name not in named:
+            where = "spec.auth.keysFrom.secretRef"
+            missing.append(MissingSecret(route.name, where, route.auth.keys_secret, name, "holds no key"))
     return found
 
 
@@ -390,6 +394,10 @@ def _upstream(
             credential = _header_text(_on_one_line(raw) if upstream.url.startswith("litellm://") else raw)
         if credential is None:
             unavailable = "credential_missing"
+            if raw is not None:
+                entry = upstream.credential
+                where = f"{field}.credential.secretRef"
+                missing.append(MissingSecret(route, where, entry.name, entry.key, "is not usable"))
     tls: TlsMaterial | None = None
     if upstream.tls is not None:
         ca = secret(upstream.tls.ca, "tls.caFrom.secretRef") if upstream.tls.ca else None

@@ -126,6 +126,12 @@ def test_a_pods_text_can_neither_move_the_cursor_nor_flood_the_screen() -> None:
     assert "broken [2J worse; route chat: None" in as_text([state])
 
 
+def test_a_refused_credential_is_told_though_its_breaker_is_closed() -> None:
+    breaker = {"route": "chat", "upstream": "openai", "state": "closed", "credential_refused": True}
+    state = read_pod_state("web-1", {"revision": "r"}, {"circuit_breakers": [breaker]})
+    assert (state.breakers, state.tells) == ({}, ["upstream chat/openai refuses the gateway's credential"])
+
+
 def test_a_pod_that_is_behind_makes_the_count() -> None:
     pods = [PodState("a", "new"), PodState("b", "old"), PodState("c", failure="refused")]
     text = as_text([GatewayState("shop", "default", "new", ["chat"], pods)])

@@ -3,7 +3,7 @@
 import pytest
 
 from llmroute_contract import compiled as c
-from llmroute_sidecar.config.environment import EnvironmentSource
+from llmroute_sidecar.config.environment import EnvironmentSource, misspelt
 from llmroute_sidecar.config.reload import Reloader
 from llmroute_sidecar.config.source import SourceError
 from llmroute_sidecar.snapshot import Snapshot
@@ -80,6 +80,7 @@ def test_fallbacks_and_the_default_upstream_are_taken() -> None:
         ("UPSTREAMS", "a=ftp://x", "must begin with"),
         ("UPSTREAMS", "a=https://user:hush@x", "must not hold a user or password"),
         ("UPSTREAMS", "a b=mock://x", "must match"),
+        ("UPSTREAMS", "a=mock://x,b=mock://y", "entries are separated by ;"),
         ("DEFAULT_UPSTREAM", "nobody", "no upstream is named 'nobody'"),
         ("FALLBACKS", "mock", "model=other"),
         ("FALLBACKS", "mock=nobody", "'nobody'"),
@@ -93,6 +94,12 @@ def test_a_wrong_value_is_told_with_its_variable(variable: str, value: str, told
     assert f"GATEWAY_{variable}" in text
     assert told in text
     assert "hush" not in text
+
+
+def test_a_variable_that_is_nearly_one_is_told_and_those_of_a_service_named_gateway_are_not() -> None:
+    environment = {"GATEWAY_UPSTREAM": "a=mock://x", "GATEWAY_PORT": "tcp://10.0.0.1:80", "GATEWAY_SERVICE_HOST": "x"}
+    assert list(misspelt(environment)) == ["GATEWAY_UPSTREAM is not read; did you mean GATEWAY_UPSTREAMS?"]
+    assert list(misspelt({"GATEWAY_UPSTREAMS": "a=mock://x", "GATEWAY_API_KEYS": "k"})) == []
 
 
 def test_the_same_environment_is_the_same_revision() -> None:

@@ -99,7 +99,7 @@ def test_a_scalar_is_read_as_kubectl_reads_it(text: str, value: object) -> None:
         ("a: 1\nb: 2\na: 3\n", 3, "'a' stands here already, on line 1"),
         ("x:\n  a: 1\n  a: 1\n", 3, "stands here already"),
         ("a: [1\nb: 2\n", 2, "is not YAML"),
-        ("a: 1\n\tb: 2\n", 2, "is not YAML"),
+        ("a: 1\n\tb: 2\n", 2, "is not YAML: a tab stands before the text"),
         ("a: 'open\n", 2, "is not YAML"),
         ("a: b: c\n", 1, "is not YAML"),
         ("a: *nobody\n", 1, "no anchor &nobody"),

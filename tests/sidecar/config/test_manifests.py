@@ -159,7 +159,7 @@ def test_gateway_and_namespace_choose(tmp_path: Path) -> None:
     assert served(ManifestSource([folder], gateway="default", namespace="default").read()) == {"b": ["m"]}
     with pytest.raises(SourceError, match="several gateways"):
         ManifestSource([folder]).read()
-    with pytest.raises(SourceError, match="there are those of x in namespace default"):
+    with pytest.raises(SourceError, match="there is gateway x in namespace default"):
         ManifestSource([folder], gateway="nobody").read()
 
 

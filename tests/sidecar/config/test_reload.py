@@ -141,6 +141,12 @@ def test_a_secret_alone_rebuilds_the_snapshot_at_the_same_revision(tmp_path: Pat
     assert reloader.status.missing_secrets == ()
     project(secrets / "clients", {"app": b"two"})
     assert not applied(reloader).keys.find(b"one")
+    project(secrets / "clients", {"app": b" \n", "note": b"# no key on purpose"})
+    reload = reloader.tick()
+    assert reload is not None
+    assert reload.status.missing_secrets == (
+        "spec.auth.keysFrom.secretRef: entry 'app' of Secret 'clients' holds no key",
+    )
 
 
 def test_a_kubelet_swap_is_applied(tmp_path: Path) -> None:

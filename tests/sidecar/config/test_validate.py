@@ -58,6 +58,29 @@ def test_each_problem_is_told_with_file_line_and_field(tmp_path: Path) -> None:
     assert lines[3] == "3 problems"
 
 
+@pytest.mark.parametrize(
+    ("good", "wrong", "told"),
+    [
+        ("    breaker:", "    braker:", "spec.upstreams[1].braker: is not a field; did you mean breaker?"),
+        (
+            "    colour:",
+            "    x:",
+            "spec.upstreams[1].x: is not a field; there are name, url, protocol, credential, tls,",
+        ),
+        ("maxFailures: 0", 'maxFailures: "5"', "must be a whole number, not a text; leave the quotes out"),
+        ("- name: b\n", "- name: B\n", "lower-case letters, digits and '-' between them"),
+        ("{maxFailures: 0}", "5", "must be a map of fields, not the number 5"),
+        ("{maxFailures: 0}", "five", "not a text; its fields are maxFailures, reset, scope"),
+        ("- upstream: b", "- b", "not a text; its fields are upstream, model, weight"),
+    ],
+)
+def test_a_mistake_is_told_with_what_was_most_likely_meant(tmp_path: Path, good: str, wrong: str, told: str) -> None:
+    assert good in BROKEN
+    file = tmp_path / "x.yaml"
+    file.write_text(BROKEN.replace(good, wrong))
+    assert told in output_of_validate("text", file)[1]
+
+
 def test_json_output_says_the_same_for_programs(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(BROKEN)

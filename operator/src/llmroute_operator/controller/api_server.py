@@ -91,11 +91,21 @@ async def load_configuration(kubeconfig: Path | None) -> client.Configuration:
     Raises ConfigException or OSError where there are none."""
     configuration = client.Configuration()
     if kubeconfig is None:
-        config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-    else:
+        try:
+            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+        except config.ConfigException as error:
+            raise config.ConfigException(f"{error} Outside a pod, give --kubeconfig FILE.") from None
+        return configuration
+    if not kubeconfig.is_file():  # noqa: ASYNC240 - once, before anything runs
+        raise config.ConfigException(f"there is no file {kubeconfig}")
+    try:
         await config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=str(kubeconfig), client_configuration=configuration, persist_config=False
         )
+    except (config.ConfigException, OSError):
+        raise
+    except Exception:  # noqa: BLE001 - any file may be there, and what it holds is nobody's to see
+        raise config.ConfigException(f"{kubeconfig} is not a kubeconfig") from None
     return configuration
 
 

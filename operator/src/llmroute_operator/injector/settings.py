@@ -95,4 +95,4 @@ def parse_settings(text: str) -> InjectorSettings:
     try:
         return InjectorSettings.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise BadSettings("; ".join(map(str, problems_of(error)))) from None
+        raise BadSettings("; ".join(map(str, problems_of(error, InjectorSettings)))) from None

@@ -9,10 +9,12 @@ GATEWAY_CIRCUIT_BREAKER_MAX_FAILURES  5
 GATEWAY_CIRCUIT_BREAKER_RESET_SECONDS 30
 GATEWAY_REQUEST_TIMEOUT_SECONDS       10                     for the first token, and between pieces
 GATEWAY_SHARED_STATE_URL              (none)                 with it the rate limit counts over all processes
+GATEWAY_SHARED_STATE_SECRET           (none)                 its Secret, in --secrets-dir
 """
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from difflib import get_close_matches
 
 from llmroute_contract.compile import RouteSource, compile_gateway
 from llmroute_contract.llmroute import parse_spec
@@ -38,6 +40,17 @@ class EnvironmentSource:
 
     def read(self) -> Reading:
         return self._reading
+
+
+KNOWN = tuple(re.findall(r"^GATEWAY_\w+", __doc__ or "", re.MULTILINE))
+
+
+def misspelt(environment: Mapping[str, str]) -> Iterator[str]:
+    """Variables that are not read and nearly have the name of one that is. Others with that prefix may be Kubernetes'
+    own, of a Service named `gateway`."""
+    for name in sorted(environment.keys() - set(KNOWN)):
+        if name.startswith("GATEWAY_") and (near := get_close_matches(name, KNOWN, n=1, cutoff=0.9)):
+            yield f"{name} is not read; did you mean {near[0]}?"
 
 
 def _read(environment: Mapping[str, str]) -> Reading:
@@ -139,7 +152,8 @@ def _upstreams(text: str) -> dict[str, str]:
         try:
             parse_upstream_url(url)
         except ValueError as error:
-            raise SourceError(f"GATEWAY_UPSTREAMS: the url of {name!r} {error}") from None
+            hint = "; entries are separated by ;" if "," in url else ""
+            raise SourceError(f"GATEWAY_UPSTREAMS: the url of {name!r} {error}{hint}") from None
         upstreams[name] = url
     if not upstreams:
         raise SourceError("GATEWAY_UPSTREAMS must name at least one upstream, as name=url")

@@ -74,12 +74,20 @@ def read_yaml(text: str) -> list[Located]:
         return list(composer.documents(iter(yaml.parse(text, Loader=_LOADER))))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise BadYaml(mark.line + 1 if mark else 1, f"is not YAML: {error.problem or error.context}") from None
+        problem = f"{error.problem or error.context}"
+        if mark is not None and _has_tab(text, mark.line):
+            problem = "a tab stands before the text; YAML is indented by spaces"
+        raise BadYaml(mark.line + 1 if mark else 1, f"is not YAML: {problem}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
         raise BadYaml(line, "is not YAML: it holds a control character") from None
     except yaml.YAMLError:
         raise BadYaml(1, "is not YAML") from None
+
+
+def _has_tab(text: str, index: int) -> bool:
+    line = text.splitlines()[index : index + 1]
+    return bool(line) and "\t" in line[0][: len(line[0]) - len(line[0].lstrip())]
 
 
 class _Composer:

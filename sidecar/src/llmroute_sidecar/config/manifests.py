@@ -93,9 +93,9 @@ def choose_gateway(documents: Documents, gateway: str | None, namespace: str | N
     if len(found) == 1:
         return found[0]
     if found:
-        listed = ", ".join(f"{name} in namespace {space}" for space, name in found)
+        listed = ", ".join(f"gateway {name} in namespace {space}" for space, name in found)
         raise SourceError(f"there are several gateways; choose one with --gateway or --namespace: {listed}")
     if documents.routes:
-        listed = ", ".join(f"{name} in namespace {space}" for space, name in documents.gateways())
-        raise SourceError(f"no LLMRoute is of the gateway asked for; there are those of {listed}")
+        listed = ", ".join(f"gateway {name} in namespace {space}" for space, name in documents.gateways())
+        raise SourceError(f"no LLMRoute is of the gateway asked for; there is {listed}")
     raise SourceError("there is no LLMRoute in these files")

@@ -8,7 +8,8 @@ is served and why; listings.py has `/models`, `/limits` and `/requests`; `/healt
 import asyncio
 from collections.abc import Callable, Container
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -144,6 +145,12 @@ def admin_app(
     async def prometheus() -> Response:
         """Prometheus metrics."""
         return _response(endpoints.metrics(metrics))
+
+    @app.exception_handler(404)
+    async def unknown(request: Request, _error: Exception) -> JSONResponse:
+        asked = f"{request.method} {request.url.path[:200]}"
+        there = "calls to models go to the data port" if request.url.path.startswith("/v1/") else "/docs has what is"
+        return JSONResponse({"detail": f"the admin port has no {asked}; {there}"}, status_code=404)
 
     return app
 

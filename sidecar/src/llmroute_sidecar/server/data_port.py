@@ -112,9 +112,9 @@ class DataPort:
             return None if method in _READING else self._not_allowed(call, "GET, HEAD")
         if path in _KNOWN_POSTS:
             return self._not_allowed(call, "POST")
-        if method == "POST" and path.startswith("/v1/") and path != "/v1/":
+        if method == "POST" and path.startswith("/v1/") and path != "/v1/" and not path.startswith("/v1/v1/"):
             return None
-        return self._gateway.refuse(call, "unknown_url", f"there is no {method} {path[:200]} here")
+        return self._gateway.refuse(call, "unknown_url", f"there is no {method} {path[:200]} here{_meant(path)}")
 
     def _not_allowed(self, call: Call, allowed: str) -> Answer:
         message = f"{call.path} has no {call.method}, only {allowed}"
@@ -138,3 +138,12 @@ class DataPort:
 
     def draining(self) -> bool:
         return self._gateway.draining
+
+
+def _meant(path: str) -> str:
+    """What to do, where a client's base URL is the likely mistake: OpenAI's SDKs add no `/v1`, Anthropic's do."""
+    if path.startswith("/v1/v1/"):
+        return "; this client adds /v1 itself, so its base URL must end without it"
+    if f"/v1{path}" in _KNOWN_POSTS or path == "/models":
+        return f"; did you mean /v1{path}? The base URL of OpenAI's SDKs ends with /v1"
+    return ""

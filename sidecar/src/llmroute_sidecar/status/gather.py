@@ -111,12 +111,18 @@ def read_pod_state(name: str, status: Document, breakers: Document) -> PodState:
         f"upstream {one.get('route')}/{one.get('upstream')}: {one.get('reason')}"
         for one in status.get("unavailable_upstreams") or ()
     ]
+    refused = [
+        f"upstream {one.get('route')}/{one.get('upstream')} refuses the gateway's credential"
+        for one in breakers.get("circuit_breakers") or ()
+        if one.get("credential_refused")
+    ]
     tells = [
         *([str(status["error"])] if status.get("error") else []),
         *rejected,
         *map(str, status.get("problems") or ()),
         *map(str, status.get("missing_secrets") or ()),
         *unavailable,
+        *refused,
         *(["draining"] if status.get("draining") else []),
     ]
     return PodState(
