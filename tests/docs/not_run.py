@@ -19,7 +19,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
     },
     "CONTRIBUTING.md": {
         "make check     lint, types, import rules, unit tests: under a minute, run it often": "a list of targets",
-        "python -m tests.cluster                     what it runs on: programs and images, told as it goes": (
+        ".venv/bin/python -m tests.cluster           what it runs on: programs and images, told as it goes": (
             "a list of commands that are parts of make test"
         ),
     },
@@ -61,6 +61,7 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
         "helm upgrade llmroute charts/llmroute --namespace llmroute-system --values yours.yaml": NODE,
         "kubectl apply --server-side -k manifests/": "tests/chart/test_admitted.py applies it",
         "helm uninstall llmroute --namespace llmroute-system": NODE,
+        "kubectl delete crd llmroutes.llmroute.dev": "would take the CRD from all tests of this control plane",
     },
     "docs/limits.md": {
         "$ kubectl get llmr chat -o jsonpath='{.status.limits}'": f"{SHOWN} tests/operator/fleet/test_share_out.py",
