@@ -31,7 +31,7 @@ def told(folder: Path, text: str, host: str = "127.0.0.1") -> str:
     (folder / "a.yaml").write_text(text)
     source = ManifestSource([folder / "a.yaml"])
     out = io.StringIO()
-    narrator = Narrator(out, lambda: source.given_secrets, clock=lambda: 1.8e9)
+    narrator = Narrator(out, lambda: source.given_secrets, clock=lambda: 1.8e9, notes=lambda: source.notes)
     reload = Reloader(source).tick()
     assert reload is not None
     narrator.reloaded(reload)
@@ -47,6 +47,12 @@ def curl(text: str) -> list[str]:
 def test_upstreams_that_need_litellm_are_told_where_there_is_none(tmp_path: Path) -> None:
     text = f"{HEAD}  auth: {{mode: None}}\n{MOCK.replace('mock://local', 'litellm://gemini')}{models('m')}"
     assert "litellm, for the upstreams chat/up\n           run `make litellm`, " in told(tmp_path, text)
+
+
+def test_what_is_served_and_acts_otherwise_than_it_seems_to_is_told(tmp_path: Path) -> None:
+    url = "https://api.example/v1/chat/completions"
+    text = f"{HEAD}  auth: {{mode: None}}\n{MOCK.replace('mock://local', url)}{models('m')}"
+    assert f"  note     {tmp_path}/a.yaml:6: spec.upstreams[0].url: ends with /chat/completions" in told(tmp_path, text)
 
 
 def test_the_call_names_a_model_and_a_key_that_may_have_it(tmp_path: Path) -> None:

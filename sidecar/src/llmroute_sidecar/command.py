@@ -272,7 +272,8 @@ def _run(options: argparse.Namespace) -> int:
         return _wrong(f"--litellm-python {options.litellm_python}: there is no such program")
     source = ManifestSource(options.file, options.gateway, options.namespace, options.secrets_dir)
     has_litellm = options.litellm_python is not None
-    return _start(source, options, Narrator(sys.stderr, lambda: source.given_secrets, has_litellm=has_litellm))
+    narrator = Narrator(sys.stderr, lambda: source.given_secrets, has_litellm=has_litellm, notes=lambda: source.notes)
+    return _start(source, options, narrator)
 
 
 def _start(source: "Source", options: argparse.Namespace, observer: "Observer") -> int:

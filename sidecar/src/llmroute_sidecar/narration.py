@@ -32,8 +32,12 @@ class Narrator(Observer):
         clock: Callable[[], float] = time.time,
         *,
         has_litellm: bool = False,
+        notes: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        """`given_secrets` are those that stand in the person's own files, as last read."""
+        """`given_secrets` are those that stand in the person's own files, `notes` what is to be said of them, as last
+        read."""
+        self._given_notes = notes
+        self._notes: tuple[str, ...] = ()
         self._has_litellm = has_litellm
         self._without_litellm: list[str] = []
         self._out = out
@@ -59,6 +63,9 @@ class Narrator(Observer):
             self._tell_missing()
         if now is not None and not self._has_litellm:
             self._tell_litellm(now)
+        if (notes := self._given_notes()) != self._notes:
+            self._notes = notes
+            self._tell(*(f"  note     {note}" for note in notes))
         self._healthy = reload.status.healthy
 
     def listening(self, listening: Listening) -> None:

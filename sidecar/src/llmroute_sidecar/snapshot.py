@@ -133,8 +133,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class MissingSecret:
-    """A Secret (or an entry of it) that the configuration names and that is not there, an entry of client keys that holds
-    none, or a credential that no header can hold. `field` says who names it."""
+    """A Secret (or an entry of it) that the configuration names and that is not there, an entry of client keys that
+    holds none, or a credential that no header can hold. `field` says who names it."""
 
     route: str
     field: str

@@ -46,6 +46,8 @@ class ManifestSource:
         self._last_accepted: dict[str, c.CompiledRoute] = {}
         self.given_secrets = SecretValues({})
         """Those that stand in the files themselves, as last read."""
+        self.notes: tuple[str, ...] = ()
+        """What is served and does not act as it may seem to, as last read."""
 
     def fingerprint(self) -> Hashable:
         files: list[Path] = []
@@ -77,6 +79,9 @@ class ManifestSource:
         self._last_accepted = {
             entry.name: c.decode(compilation.files[entry.file], c.CompiledRoute) for entry in index.routes
         }
+        self.notes = tuple(
+            str(route.note(text)) for route in routes for text in compilation.verdicts[route.name].inactive
+        )
         mounted = read_secrets(self._secrets_dir) if self._secrets_dir is not None else MountedSecrets()
         self.given_secrets = SecretValues(documents.secrets_of(chosen[0]))
         secrets = SecretValues({**mounted.values, **self.given_secrets.values})

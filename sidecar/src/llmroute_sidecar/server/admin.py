@@ -43,7 +43,7 @@ class UnavailableUpstream(BaseModel):
 
 class MissingSecretEntry(BaseModel):
     """What the controller tells in the route's conditions. `key` is null where the whole Secret is missing;
-    `trouble` is "is not there", or "holds no key" of an entry of client keys."""
+    `trouble` is "is not there", "holds no key" of an entry of client keys, "is not usable" of a credential."""
 
     route: str
     field: str
