@@ -21,6 +21,7 @@ _ROOT = Path(__file__).parents[1]
 _SIDECAR = _ROOT / "sidecar"
 _KEPT = 4
 """States of the sources, for other worktrees on this machine."""
+_KIND = "import sys, sysconfig; print(sys.version, sysconfig.get_platform(), sysconfig.get_config_var('SOABI'))"
 _PROGRAM = """\
 #!{python}
 import sys
@@ -35,10 +36,11 @@ class Unavailable(Exception):
 
 
 def digest(python: Path) -> str:
-    """Of all that goes into it."""
-    found = hashlib.sha256(subprocess.run([python, "-VV"], capture_output=True, check=True).stdout)
+    """Of all that goes into it, the machine's kind included: a home may be seen by several."""
+    found = hashlib.sha256(subprocess.run([python, "-c", _KIND], capture_output=True, check=True).stdout)
     files = [*_SIDECAR.glob("*.*"), *_SIDECAR.rglob("src/**/*.py"), *(_ROOT / "contract").rglob("src/**/*.py")]
-    for file in [*sorted(files), _ROOT / "requirements" / "image-build.txt"]:
+    locks = [_ROOT / "requirements" / f"{name}.txt" for name in ("image-build", "dev")]  # what compiles, in its places
+    for file in [*sorted(files), *locks]:
         found.update(f"\0{file.relative_to(_ROOT)}\0".encode() + file.read_bytes())
     return found.hexdigest()[:16]
 
