@@ -29,7 +29,7 @@ from tests.cluster.node import RealNode, check_machine
 from tests.provider import answers, completion, providing, response
 from tests.sidecar.local_process import started_by
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(1200)]  # builds an image from its start
 
 IMAGES = {"gateway": gateway_image, "operator": operator_image}
 OURS = {"gateway": "llmroute-sidecar", "operator": "llmroute-operator"}
