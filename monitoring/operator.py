@@ -181,7 +181,7 @@ CERTIFICATE = Row(
         ),
         per_second(
             "Looks at the certificate",
-            "Per second, by the controller. Errors alone: it cannot be renewed. No data: cert-manager has it.",
+            "Per second, by the controller. Errors alone: it cannot be renewed.",
             "llmroute_controller_injector_certificate_looks_total",
             by="result",
             unit="ops",

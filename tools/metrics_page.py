@@ -35,7 +35,7 @@ PARTS = (
     (
         "llmroute_controller_",
         "The controller",
-        "`…_injector_certificate_looks_total` is there where the controller makes the certificate.\n",
+        "`…_injector_certificate_looks_total` is there where the controller looks after the certificate.\n",
     ),
     ("llmroute_injector_", "The injector", "Each of its replicas tells its own.\n"),
 )

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from llmroute_contract.secrets import secret_directory
+from llmroute_operator.certificates.objects import OFFERED
 from llmroute_operator.injector.settings import parse_settings
 from llmroute_sidecar.command import POD_NAME
 from monitoring.rules import INJECTOR_GROUP, groups
@@ -69,20 +70,24 @@ def test_listed_namespaces_get_a_role_each_and_the_webhook_asks_of_no_other(helm
         assert only in webhook["namespaceSelector"]["matchExpressions"]
 
 
-def test_cert_manager_takes_the_certificate_over(helm: Path) -> None:
-    found = render(helm, "--set", "certificates.source=cert-manager")
-    assert "--certificates=self" not in arguments_of(found["Deployment", "llmroute-controller"])
-    assert ("Secret", "llmroute-injector-tls") not in found
-    assert ("Role", "llmroute-controller-certificates") not in found
-    name = found["Certificate", "llmroute-injector"]["spec"]["secretName"]
-    volumes = found["Deployment", "llmroute-injector"]["spec"]["template"]["spec"]["volumes"]
-    assert volumes[0]["secret"]["secretName"] == name
-    annotations = found["MutatingWebhookConfiguration", "llmroute-injector"]["metadata"]["annotations"]
-    assert annotations == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/llmroute-injector"}
+def test_who_makes_the_certificate_changes_nothing_of_what_injectors_serve(helm: Path) -> None:
+    """The controller brings it to where it is served, so that a change of that replaces no injector."""
+    ours, theirs = render(helm), render(helm, "--set", "certificates.source=cert-manager")
+    assert "--certificates=cert-manager" in arguments_of(theirs["Deployment", "llmroute-controller"])
+    for same in (
+        ("Deployment", "llmroute-injector"),
+        ("Secret", "llmroute-injector-tls"),
+        ("Role", "llmroute-controller-certificates"),
+        ("MutatingWebhookConfiguration", "llmroute-injector"),
+    ):
+        assert theirs[same] == ours[same]
+    assert theirs["Certificate", "llmroute-injector"]["spec"]["secretName"] == OFFERED
+    without = render(helm, "--set", "injector.enabled=false,certificates.source=cert-manager")
+    assert not any("certificates" in one for one in arguments_of(without["Deployment", "llmroute-controller"]))
 
 
 def test_without_an_issuer_of_yours_an_authority_outlives_the_certificates_that_it_signs(helm: Path) -> None:
-    """Were the certificate its own authority, each renewal would hold back pods until kubelet had brought it."""
+    """What the API server trusts changes seldom."""
     found = render(helm, "--set", "certificates.source=cert-manager")
     issuer = found["Certificate", "llmroute-injector"]["spec"]["issuerRef"]
     authority = found["Certificate", "llmroute-authority"]["spec"]

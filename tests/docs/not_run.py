@@ -52,6 +52,10 @@ NOT_RUN: Mapping[str, Mapping[str, str]] = {
             f"{SHOWN} tests/operator/injector/test_api_server.py"
         ),
     },
+    "docs/certificates.md": {
+        "helm upgrade llmroute charts/llmroute --namespace llmroute-system --reset-then-reuse-values"
+        " --set certificates.source=cert-manager": f"{NODE}, tests/operator/certificates/test_renewal.py the change",
+    },
     "docs/install.md": {
         "helm install llmroute charts/llmroute --namespace llmroute-system --create-namespace --wait": NODE,
         "docker build -f images/gateway/Dockerfile  -t REGISTRY/gateway:0.1.0  .": BUILT,

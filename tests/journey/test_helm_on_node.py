@@ -235,6 +235,8 @@ def test_another_installation_takes_up_what_was_left(
     pace.goes_on("first")
     with admissions(pace.app.shop) as made:
         wait_until(lambda: made.made > 3, "labelled pods to be made", SECONDS)
+        other.put("upgrade", CHART, *images)  # the controller makes the certificate from now on
+        wait_until(lambda: made.made > 6, "labelled pods to be made", SECONDS)
     assert (made.refused, made.without_gateway) == ([], 0)
 
 

@@ -17,6 +17,23 @@ class Authority:
             "req", "-x509", *_CURVE, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=tests", "-days", "2"
         )
 
+    def signed_by(self, other: "Authority") -> None:
+        """From now on it is one that another vouches for."""
+        above = other._folder.resolve()
+        self._openssl("req", "-new", "-key", "ca.key", "-out", "ca.csr", "-subj", "/CN=between")
+        (self._folder / "ca.ext").write_text("basicConstraints=critical,CA:true\nsubjectKeyIdentifier=hash\n")
+        self._openssl(
+            "x509", "-req", "-in", "ca.csr", "-CA", f"{above}/ca.crt", "-CAkey", f"{above}/ca.key", "-CAcreateserial",
+            "-extfile", "ca.ext", "-days", "2", "-out", "ca.crt",
+        )  # fmt: skip
+
+    def names_itself(self, name: str) -> None:
+        """From now on its certificate is a server's, too."""
+        names = f"subjectAltName=DNS:{name}"
+        self._openssl(
+            "req", "-x509", "-key", "ca.key", "-out", "ca.crt", "-subj", "/CN=self", "-days", "2", "-addext", names
+        )
+
     @property
     def pem(self) -> str:
         return (self._folder / "ca.crt").read_text()

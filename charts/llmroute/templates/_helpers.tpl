@@ -17,10 +17,6 @@ app.kubernetes.io/component: {{ .component }}
 {{- if $image.digest }}{{ $name }}@{{ $image.digest }}{{ else }}{{ $name }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end -}}
 {{- end }}
 
-{{- define "llmroute.tlsSecret" -}}
-{{- if eq .Values.certificates.source "cert-manager" }}llmroute-injector-cert-manager-tls{{ else }}llmroute-injector-tls{{ end -}}
-{{- end }}
-
 {{/* A file of ours, its objects in the release's namespace. The Namespace is Helm's to make (--create-namespace). */}}
 {{- define "llmroute.file" -}}
 {{- $namespace := .root.Release.Namespace -}}

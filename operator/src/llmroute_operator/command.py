@@ -82,10 +82,10 @@ def _parser() -> argparse.ArgumentParser:
 def _certificate_options(controller: argparse.ArgumentParser) -> None:
     controller.add_argument(
         "--certificates",
-        choices=["self", "none"],
+        choices=["self", "cert-manager", "none"],
         default="none",
-        help="self: make and renew the certificate of the injector's webhook; none: leave it to cert-manager or you "
-        "(%(default)s)",
+        help="self: make and renew the certificate of the injector's webhook; cert-manager: serve what it makes; none: "
+        "leave it to you (%(default)s)",
     )
     controller.add_argument(
         "--injector-namespace", type=_namespace, metavar="NS", help="where the injector runs (default: this pod's own)"
@@ -195,6 +195,7 @@ def _certificates(options: argparse.Namespace) -> "CertificateSettings | None":
         timedelta(seconds=options.certificate_lifetime_seconds),
         timedelta(seconds=options.certificate_publish_seconds),
         timedelta(seconds=options.certificate_retire_seconds),
+        made_elsewhere=options.certificates == "cert-manager",
     )
 
 

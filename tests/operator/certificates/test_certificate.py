@@ -10,6 +10,7 @@ import pytest
 
 from llmroute_operator.certificates import objects
 from llmroute_operator.certificates.certificate import ServingCertificate, Unreadable, make, read, read_authorities
+from tests.sidecar.certificates import Authority
 
 NAME = "llmroute-injector.llmroute-system.svc"
 NAMES = objects.service_names("llmroute-system")
@@ -85,6 +86,28 @@ def test_what_does_not_belong_together_is_not_read(change: object, said: str) ->
     with pytest.raises(Unreadable, match=said) as raised:
         read(*change(made(), made()))
     assert "BEGIN" not in str(raised.value)
+
+
+def test_a_chain_is_read_up_to_its_authority(tmp_path: Path) -> None:
+    """As cert-manager has it, where an issuer's own certificate was signed by another."""
+    root, between = Authority(tmp_path / "root"), Authority(tmp_path / "between")
+    between.signed_by(root)
+    certificate, key = between.certificate(f"DNS:{NAME}")
+    chain, key_pem = certificate.read_bytes() + between.pem.encode(), key.read_bytes()
+    for trusted in (root, between):
+        found = read(chain, key_pem, trusted.pem.encode())
+        assert found.pem == chain
+        assert found.names == {NAME}
+    with pytest.raises(Unreadable, match=r"has not signed|not PEM"):
+        read(certificate.read_bytes(), key_pem, root.pem.encode())
+
+
+def test_one_that_is_its_own_authority_is_read(tmp_path: Path) -> None:
+    """As cert-manager's issuer of kind SelfSigned has it."""
+    one = Authority(tmp_path)
+    one.names_itself(NAME)
+    found = read(one.pem.encode(), (tmp_path / "ca.key").read_bytes(), one.pem.encode())
+    assert found.authority.pem == found.pem
 
 
 def test_a_bundle_is_read_whatever_stands_around_its_certificates() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from llmroute_operator.certificates.objects import OFFERED, service_names
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.certificates.webhook_server import (
     NAME,
@@ -25,6 +26,7 @@ from tests.operator.certificates.webhook_server import (
     wait_until_served,
 )
 from tests.operator.controller_process import CERTIFICATES_RBAC, SERVICE_ACCOUNT, grant_rights, start
+from tests.sidecar.certificates import Authority
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -146,6 +148,61 @@ def test_renewals_lose_no_admission_and_no_handshake(control_plane: ControlPlane
             controller.close()
 
 
+@pytest.mark.timeout(240)
+def test_a_change_of_who_makes_them_loses_no_admission_and_no_handshake(
+    control_plane: ControlPlane, webhook: Webhook, tmp_path: Path
+) -> None:
+    """From the controller to cert-manager, whose part is played: its certificate comes late, it is renewed by another
+    authority; and back to the controller."""
+    controllers = [start(control_plane, *LONG)]
+
+    def changes_to(source: str) -> None:
+        controllers[-1].close()
+        controllers.append(start(control_plane, *LONG, "--certificates", source))
+
+    def is_trusted_alone(authority: Authority) -> bool:
+        return {one.strip() for one in bundles(control_plane)} == {authority.pem.strip().encode()}
+
+    try:
+        first = webhook.wait_until_served()
+        with webhook.called() as callers:
+            changes_to("cert-manager")
+            wait_until(
+                lambda: f"there is no Secret {OFFERED}" in controllers[-1].log_path.read_text(), "it to tell", 60
+            )
+            assert callers.certificates == {first}
+            for seen, name in enumerate(("issuer", "another-issuer"), 2):
+                authority = Authority(tmp_path / name)
+                offer(control_plane, authority)
+                wait_until(partial(callers.have_seen, seen), f"{seen} certificates", 60)
+                wait_until(partial(is_trusted_alone, authority), "its authority to be trusted alone", 60)
+            changes_to("self")
+            looked = partial(controllers[-1].metric, "injector_certificate_looks_total", result="success")
+            wait_until(lambda: looked() > 3, "it to look", 60)
+        assert callers.failures == []
+        assert len(callers.certificates) == 3, "what is served is good until it is due"
+        assert webhook.wait_until_served() in callers.certificates - {first}
+        assert "PRIVATE" not in "".join(one.log_path.read_text() for one in controllers)
+    finally:
+        for controller in controllers:
+            controller.close()
+        control_plane.kubectl("delete", "secret", OFFERED, "-n", NAMESPACE, "--ignore-not-found")
+
+
+def offer(control_plane: ControlPlane, authority: Authority) -> None:
+    """What cert-manager does for a Certificate that is due."""
+    certificate, key = authority.certificate(",".join(f"DNS:{one}" for one in sorted(service_names(NAMESPACE))))
+    values = {"tls.crt": certificate.read_text(), "tls.key": key.read_text(), "ca.crt": authority.pem}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": OFFERED, "namespace": NAMESPACE},
+        "stringData": values,
+    }
+    control_plane.kubectl("apply", "-f", "-", input=json.dumps(secret))
+
+
 def test_hand_edits_are_mended_and_then_nothing_is_written(control_plane: ControlPlane, webhook: Webhook) -> None:
     controller = start(control_plane, *LONG)
     try:
@@ -193,7 +250,7 @@ RIGHTS = [("get", "secrets"), ("patch", "secrets"), ("get", "mutatingwebhookconf
 RIGHTS += [("patch", "mutatingwebhookconfigurations")]
 
 
-def test_its_rights_are_of_two_objects_by_name(control_plane: ControlPlane, webhook: Webhook) -> None:
+def test_its_rights_are_of_three_objects_by_name(control_plane: ControlPlane, webhook: Webhook) -> None:
     def may(verb: str, kind: str, *more: str) -> bool:
         asked = ["auth", "can-i", verb, kind, f"--as={SERVICE_ACCOUNT}", *more]
         return control_plane.kubectl(*asked, check=False).stdout.strip() == "yes"
@@ -202,6 +259,7 @@ def test_its_rights_are_of_two_objects_by_name(control_plane: ControlPlane, webh
     for verb in ("get", "patch"):
         assert may(verb, f"secrets/{NAME}-tls", "-n", NAMESPACE)
         assert may(verb, f"{configurations}/{NAME}")
+        assert may(verb, f"secrets/{OFFERED}", "-n", NAMESPACE) == (verb == "get")
         assert not may(verb, "secrets/another", "-n", NAMESPACE)
         assert not may(verb, f"secrets/{NAME}-tls", "-n", "default")
         assert not may(verb, f"{configurations}/another")

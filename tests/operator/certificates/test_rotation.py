@@ -96,6 +96,45 @@ TABLE: list[tuple[str, Found, Decision]] = [
 ]
 
 
+def offered(there: Found, one: ServingCertificate | None) -> Found:
+    return replace(there, offered=one)
+
+
+OLD = certificate("ours", NOW - 20 * DAY)
+X, Y = replace(certificate("x"), pem=b"x"), replace(certificate("y"), pem=b"y")
+"""Of cert-manager's making."""
+ELSEWHERE_TABLE: list[tuple[str, Found, Decision]] = [
+    ("nothing is there and nothing is offered", found(None, None, ()), Wait(timedelta.max)),
+    ("the first one is offered", offered(found(None, None, ()), X), WriteSecret.STAGE),
+    ("the first one is taken", offered(found(None, X, ()), X), publish(X.authority)),
+    ("the first one is trusted alone", offered(found(None, X, (X.authority,), 0 * DAY), X), WriteSecret.PROMOTE),
+    ("all is well", offered(found(X, None, (X.authority,)), X), Wait(timedelta.max)),
+    ("it is old, and no other is offered", offered(found(X, None, (X.authority,), now=LATER), X), Wait(timedelta.max)),
+    ("cert-manager's Secret is gone", found(X, None, (X.authority,)), Wait(timedelta.max)),
+    ("it takes over from us, and offers nothing yet", found(OLD, None, (OLD.authority,)), Wait(timedelta.max)),
+    ("it takes over from us", offered(found(OLD, None, (OLD.authority,)), X), WriteSecret.STAGE),
+    ("what it offers is taken", offered(found(OLD, X, (OLD.authority,)), X), publish(OLD.authority, X.authority)),
+    ("just published", offered(found(OLD, X, (OLD.authority, X.authority), 10 * SECOND), X), Wait(20 * SECOND)),
+    ("published for long enough", offered(found(OLD, X, (OLD.authority, X.authority)), X), WriteSecret.PROMOTE),
+    ("ours is retired", offered(found(X, None, (OLD.authority, X.authority)), X), retire(X.authority)),
+    ("it has renewed it", offered(found(X, None, (X.authority,)), Y), WriteSecret.STAGE),
+    ("it has renewed it once more", offered(found(OLD, X, (OLD.authority, X.authority)), Y), WriteSecret.DISCARD),
+]
+
+
+@pytest.mark.parametrize(
+    ("there", "decision"), [row[1:] for row in ELSEWHERE_TABLE], ids=[row[0] for row in ELSEWHERE_TABLE]
+)
+def test_what_is_done_when_somebody_else_makes_them(there: Found, decision: Decision) -> None:
+    assert decide(there, replace(TERMS, made_elsewhere=True)) == decision
+
+
+def test_what_somebody_else_has_made_is_served_on_until_it_is_due() -> None:
+    there = found(X, None, (X.authority,))
+    assert decide(there, TERMS) == Wait(60 * DAY)
+    assert decide(replace(there, now=LATER), TERMS) == WriteSecret.STAGE
+
+
 @pytest.mark.parametrize(("there", "decision"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_what_is_done_when(there: Found, decision: Decision) -> None:
     assert decide(there, TERMS) == decision

@@ -7,6 +7,7 @@ steal, and to renew the certificate is to change the authority, so that the way 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -33,13 +34,14 @@ class Authority:
 @dataclass(frozen=True, slots=True)
 class ServingCertificate:
     pem: bytes
+    """With what stands between it and the authority, if anything does."""
     key_pem: bytes = field(repr=False)
     authority: Authority
     names: frozenset[str]
     """DNS names that it is good for."""
     not_before: datetime
     not_after: datetime
-    """Also the authority's end."""
+    """Also the end of all that vouches for it."""
 
 
 def make(names: Iterable[str], now: datetime, lifetime: timedelta) -> ServingCertificate:
@@ -74,13 +76,16 @@ def make(names: Iterable[str], now: datetime, lifetime: timedelta) -> ServingCer
 def read(pem: bytes, key_pem: bytes, authority_pem: bytes) -> ServingCertificate:
     """Raises Unreadable unless all three belong together."""
     try:
-        leaf = x509.load_pem_x509_certificate(pem)
+        leaf, *between = x509.load_pem_x509_certificates(pem)
         key = serialization.load_pem_private_key(key_pem, None)
         authority = x509.load_pem_x509_certificate(authority_pem)
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         if key.public_key() != leaf.public_key():
             raise Unreadable("the key is not the certificate's")
-        leaf.verify_directly_issued_by(authority)
+        chain = [leaf, *between, authority]
+        for one, issuer in pairwise(chain):
+            if one != issuer:  # one that is its own authority; an authority that stands in the chain, too
+                one.verify_directly_issued_by(issuer)
     except (TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
         raise Unreadable("it is of a kind that llmroute does not make") from None
     except InvalidSignature:
@@ -94,8 +99,8 @@ def read(pem: bytes, key_pem: bytes, authority_pem: bytes) -> ServingCertificate
         key_pem,
         _authority(authority),
         frozenset(names.get_values_for_type(x509.DNSName)),
-        max(leaf.not_valid_before_utc, authority.not_valid_before_utc),
-        min(leaf.not_valid_after_utc, authority.not_valid_after_utc),
+        max(one.not_valid_before_utc for one in chain),
+        min(one.not_valid_after_utc for one in chain),
     )
 
 

@@ -1,4 +1,4 @@
-"""Looks at the two objects every few seconds, has `rotation.py` decide, and writes what it says.
+"""Looks at the objects every few seconds, has `rotation.py` decide, and writes what it says.
 
 It looks instead of watching: two small reads, and the answer carries the API server's clock.
 """
@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import assert_never
 
 from llmroute_operator.certificates import objects
-from llmroute_operator.certificates.certificate import make
+from llmroute_operator.certificates.certificate import ServingCertificate, make
 from llmroute_operator.certificates.requests import CertificateRequests
 from llmroute_operator.certificates.rotation import (
     Decision,
@@ -39,6 +39,7 @@ class _Objects:
     webhooks: Document
     secret: Document
     content: objects.SecretContent
+    offered: ServingCertificate | None
 
 
 class CertificateKeeper:
@@ -47,7 +48,11 @@ class CertificateKeeper:
         self._metrics = metrics
         self._namespace = settings.namespace
         self._terms = Terms(
-            objects.service_names(settings.namespace), settings.lifetime, settings.publish, settings.retire
+            objects.service_names(settings.namespace),
+            settings.lifetime,
+            settings.publish,
+            settings.retire,
+            settings.made_elsewhere,
         )
         self._look_seconds = min(LOOK_SECONDS, settings.publish.total_seconds() / 4)
         self._versions: tuple[str, str] | None = None
@@ -81,13 +86,28 @@ class CertificateKeeper:
         if webhooks is None or not webhooks.get("webhooks") or secret is None:
             self._tell_missing(webhooks, secret)
             return self._look_seconds
-        there = _Objects(webhooks, secret, objects.read_secret(secret))
-        self._tell(there.content.problems)
+        content = objects.read_secret(secret)
+        offered, problems = await self._offered() if self._terms.made_elsewhere else (None, ())
+        there = _Objects(webhooks, secret, content, offered)
+        self._tell((*content.problems, *problems))
         unchanged_for = self._unchanged_for(there, began)
-        found = Found(there.content.served, there.content.next, objects.read_bundles(webhooks), unchanged_for, now)
+        found = Found(
+            there.content.served, there.content.next, objects.read_bundles(webhooks), unchanged_for, now, offered
+        )
         rest = await self._act(decide(found, self._terms), found, there)
         self._metrics.certificate_looked("success")
         return min(self._look_seconds, rest)
+
+    async def _offered(self) -> tuple[ServingCertificate | None, tuple[str, ...]]:
+        """What cert-manager has made, and what is amiss with it."""
+        secret, _ = await self._requests.read_secret(self._namespace, objects.OFFERED)
+        if secret is None:
+            return None, (
+                f"there is no Secret {objects.OFFERED} in {self._namespace} yet, which cert-manager makes: "
+                f"kubectl describe certificate llmroute-injector -n {self._namespace}",
+            )
+        content = objects.read_offered(secret)
+        return content.served, tuple(f"Secret {objects.OFFERED}: {one}" for one in content.problems)
 
     def _unchanged_for(self, there: _Objects, began: float) -> timedelta:
         """For how long it has certainly been as it is, up to when this look began."""
@@ -107,7 +127,7 @@ class CertificateKeeper:
                 message = "certificate: authorities retired" if is_retirement else "certificate: authority published"
                 _logger.info(message, extra={"fields": {"authorities": len(authorities)}})
             case WriteSecret.STAGE:
-                made = make(self._terms.names, found.now, self._terms.lifetime)
+                made = there.offered or make(self._terms.names, found.now, self._terms.lifetime)
                 await self._patch_secret(objects.stage_patch(there.secret, made))
                 _logger.info("certificate: made", extra={"fields": {"not_after": made.not_after.isoformat()}})
             case WriteSecret.PROMOTE:

@@ -22,6 +22,8 @@ SERVICE = "llmroute-injector"
 WEBHOOKS = "llmroute-injector"
 """The MutatingWebhookConfiguration."""
 SECRET = "llmroute-injector-tls"  # noqa: S105 - its name
+OFFERED = "llmroute-injector-cert-manager-tls"
+"""The Secret that cert-manager fills, where it makes the certificates. It is only read."""
 
 Document = Mapping[str, Any]
 
@@ -47,6 +49,12 @@ def read_secret(document: Document) -> SecretContent:
     problems: list[str] = []
     served, following = (_certificate(data, keys, problems) for keys in (_SERVED, _NEXT))
     return SecretContent(served, following, tuple(problems))
+
+
+def read_offered(document: Document) -> SecretContent:
+    """Of cert-manager's Secret: what it calls its certificate. What else lies there is nothing to us."""
+    problems: list[str] = []
+    return SecretContent(_certificate(document.get("data") or {}, _SERVED, problems), None, tuple(problems))
 
 
 def read_bundles(document: Document) -> tuple[tuple[Authority, ...] | None, ...]:

@@ -28,6 +28,9 @@ in an order in which each step is safe whenever the one before it has reached ev
   mistaken for a stranger's: if ours put it there, the Secret has known it since before.
 - A `next` that is not good any more (it lay there for long, other names are asked for) leaves the Secret first; so what
   is retired can be promoted by nobody.
+- Where somebody else makes the certificates (cert-manager), theirs is `offered`, in a Secret of its own. It is staged
+  in place of one that we make, and it is due when another is offered. All else is the same, so that a change of who
+  makes them is a renewal like any other: what is served stays until its successor is trusted.
 - What cannot be read (a hand edit) counts as not there. Its authority, if the bundle still has it, is a stranger and
   stays for RETIRE: injectors go on with what they have loaded.
 """
@@ -51,6 +54,8 @@ class Terms:
     lifetime: timedelta
     publish: timedelta
     retire: timedelta
+    made_elsewhere: bool = False
+    """Whether what is staged is what somebody else offers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Found:
     unchanged_for: timedelta
     now: datetime
     """By the API server's clock."""
+    offered: ServingCertificate | None = None
+    """What somebody else has made."""
 
     @property
     def trusted_by_all(self) -> frozenset[Authority]:
@@ -77,11 +84,11 @@ class Found:
 
 class WriteSecret(Enum):
     STAGE = "stage"
-    """Make a certificate and put it in as `next`."""
+    """Make a certificate (or take what is offered) and put it in as `next`."""
     PROMOTE = "promote"
     """`next` becomes `served`."""
     DISCARD = "discard"
-    """Take out a `next` that is too old by now, or has other names."""
+    """Take out a `next` that is too old by now, has other names, or is offered no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +116,16 @@ def decide(found: Found, terms: Terms) -> Decision:
     if not found.trusted_by_all.issuperset(ours) or None in found.bundles:
         return WriteBundle((*ours, *strangers[:STRANGERS_MOST]), is_retirement=False)
     if following is not None:
-        if not _is_good(following, found.now, terms):
+        if not _is_good(following, found, terms):
             return WriteSecret.DISCARD
         alone = found.trusted_by_any == {following.authority}
         left = timedelta(0) if alone else terms.publish - found.unchanged_for
         return Wait(left) if left > timedelta(0) else WriteSecret.PROMOTE
-    if served is None or not _is_good(served, found.now, terms):
+    if served is None and terms.made_elsewhere and found.offered is None:
+        return Wait(timedelta.max)
+    if served is None or not _is_good(served, found, terms):
         return WriteSecret.STAGE
-    due = _due(served, terms) - found.now
+    due = timedelta.max if terms.made_elsewhere else _due(served, terms) - found.now
     left = terms.retire - found.unchanged_for
     if not strangers:
         return Wait(due)
@@ -125,9 +134,11 @@ def decide(found: Found, terms: Terms) -> Decision:
     return WriteBundle((served.authority,), is_retirement=True)
 
 
-def _is_good(certificate: ServingCertificate, now: datetime, terms: Terms) -> bool:
+def _is_good(certificate: ServingCertificate, found: Found, terms: Terms) -> bool:
     """Whether it can be served, and is not due."""
-    return certificate.not_before <= now < _due(certificate, terms) and certificate.names >= terms.names
+    if terms.made_elsewhere:
+        return found.offered is None or certificate.pem == found.offered.pem
+    return certificate.not_before <= found.now < _due(certificate, terms) and certificate.names >= terms.names
 
 
 def _due(certificate: ServingCertificate, terms: Terms) -> datetime:

@@ -17,6 +17,8 @@ class CertificateSettings:
     lifetime: timedelta = timedelta(days=90)
     publish: timedelta = timedelta(seconds=30)
     retire: timedelta = timedelta(hours=1)
+    made_elsewhere: bool = False
+    """By cert-manager, from whose Secret they are taken."""
 
 
 @dataclass(frozen=True, slots=True)
