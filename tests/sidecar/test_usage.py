@@ -17,8 +17,13 @@ def event(document: Any, name: str = "") -> bytes:
     return (f"event: {name}\n".encode() if name else b"") + b"data: " + data + b"\n\n"
 
 
-def text_chunk(text: str) -> bytes:
-    return event({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]})
+def text_chunk(text: str, usage: Any = None) -> bytes:
+    document = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]}
+    return event(document if usage is None else {**document, "usage": usage})
+
+
+def told(output: int) -> dict[str, int]:
+    return {"prompt_tokens": 7, "completion_tokens": output}
 
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 2}}
@@ -76,6 +81,15 @@ def read(stream: bytes, cuts: list[int] | None = None, *, hide: bool = False) ->
         ([USAGE_CHUNK.replace(b"\n\n", b"\r\n\r\n")], Usage(7, 3, False)),
         ([USAGE_CHUNK.rstrip(b"\n")], Usage(7, 3, False)),  # the last event without its end
         ([], Usage(100, 0, True)),
+        # A usage that makes no sense costs nothing of what was delivered.
+        (
+            [text_chunk("a", usage) for usage in ({"prompt_tokens": -1}, {"completion_tokens": "3"}, [1], 1e308)],
+            Usage(100, 4, True),
+        ),
+        ([text_chunk("a", {"prompt_tokens": 7.0, "completion_tokens": 3.0})], Usage(7, 3, False)),
+        # The total so far, in each chunk: with the stream's end the last one is that of all.
+        ([text_chunk("a", told(1)), text_chunk("a", told(2)), DONE], Usage(7, 2, False)),
+        ([text_chunk("a", told(0)), text_chunk("a"), text_chunk("a"), DONE], Usage(7, 3, True)),
     ],
 )
 def test_a_stream_tells_its_usage_or_it_is_estimated(stream: list[bytes], expected: Usage) -> None:
@@ -101,6 +115,8 @@ def test_a_stream_tells_its_usage_or_it_is_estimated(stream: list[bytes], expect
         ),
         ({"usage": None, "text": "x" * 80}, Usage(100, 26, True)),
         ({"usage": "much", "text": "x" * 80}, Usage(100, 27, True)),
+        ({"usage": {}, "text": "x" * 80}, Usage(100, 26, True)),
+        ({"usage": {"prompt_tokens": 7}, "text": "x" * 80}, Usage(7, 30, True)),
     ],
 )
 def test_a_plain_answer_tells_its_usage_or_it_is_estimated(answer: Any, expected: Usage) -> None:
@@ -193,3 +209,13 @@ def test_no_bytes_can_break_the_reading(junk: bytes) -> None:
         read(data, hide=True)
     Reading().answer(junk, text=True)
     Reading().tail(junk, 1, text=True)
+
+
+def test_a_total_so_far_is_not_that_of_a_stream_that_broke_off() -> None:
+    reading = Reading()
+    reader = StreamReader(Pieces(), reading, hide=False)
+    reader.write(text_chunk("one", told(0)))
+    reader.write(text_chunk("two", told(1)))
+    assert reading.usage(100) == Usage(7, 2, True)
+    reader.done()
+    assert reading.usage(100) == Usage(7, 1, False)

@@ -13,10 +13,10 @@ def input_of(counts: "Counts") -> int | None:
     """Tokens that went in, those of a cache included; None where they are not told."""
     given, prompt, total = counts.input_tokens, counts.prompt_tokens, counts.total_tokens
     if given is not None:
-        return given + (counts.cache_creation_input_tokens or 0) + (counts.cache_read_input_tokens or 0)
-    if prompt is not None or total is None:
-        return prompt
-    return max(0, total - (counts.completion_tokens or 0))
+        return int(given + (counts.cache_creation_input_tokens or 0) + (counts.cache_read_input_tokens or 0))
+    if prompt is not None:
+        return int(prompt)
+    return None if total is None else int(max(0, total - (counts.completion_tokens or 0)))
 
 
 def output_of(counts: "Counts") -> int | None:
@@ -27,5 +27,5 @@ def output_of(counts: "Counts") -> int | None:
     if given is None:
         given = counts.prompt_tokens
     if total is None or given is None:
-        return stated
-    return max(stated or 0, total - given)  # some count what was thought in the total alone
+        return None if stated is None else int(stated)
+    return int(max(stated or 0, total - given))  # some count what was thought in the total alone

@@ -25,10 +25,11 @@ EVENT_MAX_BYTES = 1024 * 1024
 TAIL_BYTES = 64 * 1024
 """What is kept of an answer too large to be held: the usage stands at its end, after the vectors or images."""
 
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\r?\n|\r\r")
+_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _USAGE_AT_END = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
-_Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**9)] | Annotated[float, msgspec.Meta(ge=0, le=10**9)]
+"""Some write whole numbers as `7.0`."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -55,7 +56,9 @@ class Counts(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    usage: Counts | None = None
+    """Its usage stays raw: one that makes no sense must not cost what is read beside it."""
+
+    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Function(msgspec.Struct):
@@ -80,13 +83,14 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     text: str | None = None
+    finish_reason: object = None
 
 
 class _Event(msgspec.Struct):
     """All that is read of an event."""
 
     type: str | None = None
-    usage: Counts | None = None
+    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     choices: list[_Choice] | None = None
     delta: _Delta | str | None = None
     response: _Answer | None = None
@@ -97,14 +101,14 @@ class _Numbers(msgspec.Struct):
     """What is read of an event whose content has a form that we do not know."""
 
     type: str | None = None
-    usage: Counts | None = None
+    usage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     choices: list[msgspec.Raw] | None = None
     response: _Answer | None = None
     message: _Answer | None = None
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_counts = msgspec.json.Decoder(Counts).decode
+_decode_counts = msgspec.json.Decoder(Counts | None).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_numbers = msgspec.json.Decoder(_Numbers).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -113,13 +117,17 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Reading:
     """What has been read of one answer so far."""
 
-    __slots__ = ("delivered_bytes", "delivered_events", "input", "output", "whole")
+    __slots__ = ("_running", "_since", "delivered_bytes", "delivered_events", "input", "output", "whole")
 
     def __init__(self) -> None:
         self.input: int | None = None
         self.output: int | None = None
         self.whole = False
         """Whether `output` is a total, not only a beginning."""
+        self._running = False
+        """Whether `output` was the total so far, of a stream that went on."""
+        self._since = 0
+        """Events with text in them since `output` was told."""
         self.delivered_events = 0
         self.delivered_bytes = 0
         """Of text, in the events that had some."""
@@ -127,11 +135,12 @@ class Reading:
     def usage(self, expected_input: int) -> Usage:
         """What the answer used; `expected_input` where it does not say so."""
         given = self.input if self.input is not None else expected_input
-        if self.whole and self.output is not None:
+        if self.whole and self.output is not None and not self._since:
             return Usage(given, self.output, self.input is None)
         # An event with text in it is a token at least.
         delivered = max(self.delivered_events, self.delivered_bytes // BYTES_PER_TOKEN)
-        return Usage(given, max(delivered, self.output or 0), estimated=True)
+        told = (self.output or 0) + (self._since if self.whole or self._running else 0)
+        return Usage(given, max(delivered, told), estimated=True)
 
     def take(self, counts: Counts, *, whole: bool = True) -> None:
         given, output = input_of(counts), output_of(counts)
@@ -140,29 +149,34 @@ class Reading:
         if output is not None or given is not None:
             self.output = output or 0
             self.whole = whole
+            self._since = 0
+
+    def complete(self) -> None:
+        """A stream has come to its end: its last total is that of all of it."""
+        if self._running:
+            self.whole = True
 
     def answer(self, body: bytes, *, text: bool) -> None:
         """A whole plain answer. `text`: of a model that writes, so that its size says something."""
         try:
-            counts = _decode_answer(body).usage
+            counts = _counts(_decode_answer(body).usage)
         except _UNREADABLE:
             counts = None
-        if counts is not None:
-            self.take(counts)
-        elif text:
-            self.delivered_bytes = len(body)
+        self._whole_answer(counts, len(body), text=text)
 
     def tail(self, tail: bytes, size: int, *, text: bool) -> None:
         """A plain answer of which only the end was kept."""
         found = None
         for match in _USAGE_AT_END.finditer(tail):
             found = match[1]
-        try:
-            if found is not None:
-                self.take(_decode_counts(found))
-                return
-        except _UNREADABLE:
-            pass
+        self._whole_answer(_counts(found), size, text=text)
+
+    def _whole_answer(self, counts: Counts | None, size: int, *, text: bool) -> None:
+        if counts is not None and (not text or counts.total_tokens is not None or output_of(counts) is not None):
+            self.take(counts)
+            return
+        if counts is not None:
+            self.input = input_of(counts)
         if text:
             self.delivered_bytes = size
 
@@ -180,17 +194,19 @@ class Reading:
             except _UNREADABLE:
                 return False
             self.delivered_events += 1
+            self._since += 1
         except _UNREADABLE:
             return False
         else:
             self._text(parsed)
-        if parsed.usage is not None:
-            self.take(parsed.usage)
+        if (counts := _counts(parsed.usage)) is not None:
+            self._running = not _is_last(parsed)
+            self.take(counts, whole=not self._running)
             return parsed.choices == []
-        if parsed.response is not None and parsed.response.usage is not None:
-            self.take(parsed.response.usage)
-        elif parsed.message is not None and parsed.message.usage is not None:
-            self.take(parsed.message.usage, whole=False)  # of a message's beginning
+        if parsed.response is not None and (counts := _counts(parsed.response.usage)) is not None:
+            self.take(counts)
+        elif parsed.message is not None and (counts := _counts(parsed.message.usage)) is not None:
+            self.take(counts, whole=False)  # of a message's beginning
         return False
 
     def _text(self, event: _Event) -> None:
@@ -207,6 +223,25 @@ class Reading:
         if size:
             self.delivered_events += 1
             self.delivered_bytes += size
+            self._since += 1
+
+
+def _counts(usage: msgspec.Raw | msgspec.UnsetType | bytes | None) -> Counts | None:
+    """None where there is no usage, or none that makes sense."""
+    if usage is None or isinstance(usage, msgspec.UnsetType):
+        return None
+    try:
+        counts: Counts | None = _decode_counts(usage)
+    except _UNREADABLE:
+        return None
+    return counts
+
+
+def _is_last(event: _Event | _Numbers) -> bool:
+    """Whether an event with a usage comes after all content, or with its end: some tell the total so far in each."""
+    if not event.choices or isinstance(event, _Numbers):
+        return True
+    return any(choice.finish_reason is not None for choice in event.choices)
 
 
 def _size_of(delta: _Delta) -> int:
@@ -278,6 +313,7 @@ class StreamReader:
         """The stream is complete; its last event may have come without its end."""
         if self._part is not None and len(self._part) <= EVENT_MAX_BYTES:
             self._reading.event(bytes(self._part))
+        self._reading.complete()
 
     def _write_part(self, data: bytes) -> None:
         part = self._part
