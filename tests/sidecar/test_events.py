@@ -42,12 +42,13 @@ STOP = b'data: {"object":"chat.completion.chunk","choices":[{"delta":{},"finish_
         (b'data: {"type":"response.failed","response":{}}', Beginning.ERROR),
     ],
 )
-@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n"])
 def test_what_an_event_says_about_the_beginning(event: bytes, verdict: Beginning, end: bytes) -> None:
-    event = event.replace(b"\n", end[: len(end) // 2])
+    event = event.replace(b"\n", b"\r\n" if end.startswith(b"\r\n") else end[:1])
     assert BeginningScan().look(bytearray(event)) is Beginning.WAIT  # not whole yet
     assert BeginningScan().look(bytearray(event + end)) is verdict
     assert BeginningScan().look(bytearray(b": ping" + end + event + end)) is verdict
+    assert BeginningScan().look(bytearray(b"\xef\xbb\xbf" + event + end)) is verdict
 
 
 def test_a_stream_that_opens_with_very_much_is_taken_to_have_begun() -> None:
@@ -109,6 +110,18 @@ def test_a_comment_that_keeps_the_connection_alive_is_not_held_back() -> None:
     whole.write(b":\n")
     assert sink.pieces == [b":\n"]
     assert whole.between
+    whole.write(WORD + b"\n\n: one\n: two\r\n")
+    assert sink.pieces[1:] == [WORD + b"\n\n", b": one\n: two\r\n"]
+
+
+def test_a_comment_takes_no_part_of_an_event_along() -> None:
+    """An error event that follows would become part of it."""
+    sink = Collected()
+    whole = WholeEvents(sink)
+    whole.write(b": comment\n" + WORD + b"\n")
+    assert sink.pieces == []
+    whole.write(b"\n")
+    assert sink.pieces == [b": comment\n" + WORD + b"\n\n"]
 
 
 def test_an_event_larger_than_is_held_back_goes_on_in_pieces() -> None:

@@ -21,8 +21,11 @@ SCAN_MAX_BYTES = 64 * 1024
 END_PIECES = 8
 END_PIECE_BYTES = 4096
 """What is held on to of a stream's end, for what it says of its usage."""
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\r?\n|\r\r")
+EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+_COMMENTS = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r))+")
+_BOM = b"\xef\xbb\xbf"
+"""It may stand before a stream (HTML §9.2.5)."""
 _OPENING_TYPES = frozenset({"ping", "message_start", "response.created", "response.in_progress", "response.queued"})
 
 
@@ -67,6 +70,8 @@ class BeginningScan:
         self._offset = 0
 
     def look(self, buffer: bytearray) -> Beginning:
+        if not self._offset and buffer.startswith(_BOM):
+            self._offset = len(_BOM)
         while (end := _EVENT_END.search(buffer, self._offset)) is not None:
             event = bytes(buffer[self._offset : end.start()])
             self._offset = end.end()
@@ -142,16 +147,18 @@ class WholeEvents:
         if self._tail:
             data = self._tail + data
             self._tail = b""
-        if data.endswith(_EVENT_ENDS):
+        if data.endswith(EVENT_ENDS):
             self.between = True
             self._sink.write(data)
             return
-        end = max(data.rfind(ending) + len(ending) if ending in data else 0 for ending in _EVENT_ENDS)
+        end = max(data.rfind(ending) + len(ending) if ending in data else 0 for ending in EVENT_ENDS)
         if end:
             self.between = True
         rest = data[end:]
-        if rest.startswith(b":") and rest.endswith((b"\n", b"\r")) and self.between:
-            self._sink.write(data)  # a comment: it keeps the connection alive only if it goes out, and joins no event
+        if rest.startswith(b":") and self.between and _COMMENTS.fullmatch(rest):
+            if end:
+                self._sink.write(data[:end])
+            self._sink.write(rest)  # it keeps the connection alive only if it goes out, and joins no event
         elif not self.between or len(rest) > SCAN_MAX_BYTES:
             self.between = False  # an event larger than is held back
             self._sink.write(data)
