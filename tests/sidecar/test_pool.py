@@ -194,6 +194,43 @@ def test_a_fresh_connection_is_none_of_those_that_were_kept() -> None:
     run(main())
 
 
+def test_a_fresh_connection_is_none_that_another_call_is_done_with() -> None:
+    """Of an upstream that closes behind each answer, that one is dead as well."""
+
+    async def main() -> None:
+        async with serving(connections=1) as (server, caller):
+            server.drop_second = True
+            deadline = asyncio.get_running_loop().time() + 5
+            first = await caller.open(REQUEST, deadline)
+            waiting = asyncio.ensure_future(caller.open(REQUEST, deadline, fresh=True))
+            while not first.complete:
+                await first.advance(deadline, "first_token_timeout")
+            first.release()
+            fresh = await waiting
+            await fresh.advance(deadline, "first_token_timeout")
+            assert (fresh.status, server.made, caller.open_connections) == (200, 2, 1)
+            fresh.abort()
+
+    run(main())
+
+
+def test_a_connection_that_ends_while_it_is_handed_on_is_not_used() -> None:
+    """Nobody would hear of its end any more."""
+
+    async def main() -> None:
+        async with serving(connections=1) as (_, caller):
+            deadline = asyncio.get_running_loop().time() + 5
+            first = await caller.open(REQUEST, deadline)
+            waiting = asyncio.ensure_future(exchange(caller))
+            while not first.complete:
+                await first.advance(deadline, "first_token_timeout")
+            first.release()
+            first.connection_lost(None)
+            assert await waiting is not first
+
+    run(main())
+
+
 def test_connections_that_nobody_uses_are_closed_after_a_while() -> None:
     async def main() -> None:
         with patch.object(pool, "IDLE_SECONDS", 0.05):

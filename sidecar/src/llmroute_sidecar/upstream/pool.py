@@ -63,7 +63,7 @@ class HttpCaller:
         return self._open > len(self._idle)
 
     async def open(self, request: OutgoingRequest, deadline: float, *, fresh: bool = False) -> HttpConnection:
-        connection = self._kept(fresh) or await self._acquire(deadline)
+        connection = self._kept(fresh) or await self._acquire(deadline, fresh)
         try:
             connection.send(self._head(request), request.body)
         except BaseException:
@@ -92,14 +92,16 @@ class HttpCaller:
             self._open -= 1
         return None
 
-    async def _acquire(self, deadline: float) -> HttpConnection:
-        """A new connection, or one that another call is done with."""
+    async def _acquire(self, deadline: float, fresh: bool) -> HttpConnection:
+        """A new connection, or (unless it is to be `fresh`) one that another call is done with."""
         if self._open < self._most:
             self._open += 1
         else:
             handed = await self._wait_for_place(deadline)
             if handed is not None:
-                return handed
+                if not fresh and not handed.closed:
+                    return handed
+                handed.close()  # it may have ended since it was handed on; its place is ours
         try:
             return await self._connect(deadline)
         except BaseException:
