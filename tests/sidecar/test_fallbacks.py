@@ -328,7 +328,7 @@ def test_an_upstreams_own_limit_passes_it_over_and_is_used_up_by_attempts_alone(
         writer.write(response(next(outcomes), completion()))
 
     with providing(sometimes) as limited, providing() as good:
-        chat = route(limited.url, good.url, breaker={"maxFailures": 1, "reset": "100ms"})
+        chat = route(limited.url, good.url, breaker={"maxFailures": 1, "reset": "1h"})
         chat["limits"] = [
             {"name": "three", "per": "Upstream", "requests": 3, "window": "1h"},
             {"name": "many", "per": "Client", "requests": 100, "window": "1h"},
@@ -341,6 +341,8 @@ def test_an_upstreams_own_limit_passes_it_over_and_is_used_up_by_attempts_alone(
             for _ in range(5):
                 gateway.post({"model": "alone"})  # shut out: uses up nothing
             outcomes = iter([200])
+            chat["upstreams"][0]["breaker"]["reset"] = "1ms"  # counts from when it opened, which is over
+            gateway.write({"chat": chat})
             wait_until(lambda: gateway.post({"model": "alone"}).status_code == 200, "the probe after the reset")
             refused = gateway.post({"model": "alone"})
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
@@ -364,6 +366,35 @@ def test_retries_are_made_as_the_model_says(tmp_path: Path) -> None:
         with running(tmp_path, {"chat": chat}) as gateway:
             assert gateway.post(HELLO).status_code == 200
             assert len(provider.requests) == 3
+
+
+def test_an_error_that_tells_how_limits_stand_is_tried_again_all_the_same(tmp_path: Path) -> None:
+    """OpenAI tells that on each answer. A call waited for the reset, or was not tried again at all."""
+    resets = ("x-ratelimit-reset-requests: 8.64s", "x-ratelimit-reset-tokens: 6m0s")
+    outcomes = iter([500, 200])
+
+    async def sometimes(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(next(outcomes), completion(), *resets))
+
+    with providing(sometimes) as provider:
+        chat = spec(provider.url)
+        chat["models"][0]["retry"] = {"attempts": 2, "backoff": "1ms"}
+        with running(tmp_path, {"chat": chat}) as gateway:
+            assert gateway.post(HELLO).status_code == 200
+
+
+def test_an_answer_that_nobody_asked_for_is_not_the_end_of_another(tmp_path: Path) -> None:
+    two = response(200, completion()) + response(200, b'{"not": "asked for"}')
+    with providing(answers(two)) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
+        for _ in range(3):
+            assert gateway.post(HELLO).content == completion()
+        assert provider.connections == 3
+
+
+def test_an_answer_in_a_transfer_coding_that_was_not_asked_for_is_broken(tmp_path: Path) -> None:
+    packed = b"HTTP/1.1 200 X\r\ntransfer-encoding: gzip, chunked\r\n\r\n" + chunk(b"\x1f\x8b") + END
+    with providing(answers(packed)) as provider, running(tmp_path, {"chat": spec(provider.url)}) as gateway:
+        assert gateway.post(HELLO).json()["error"]["attempts"][0]["reason"] == "bad_response"
 
 
 def test_a_missing_credential_takes_out_only_its_upstream(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ NOW = 784111777.0
     ],
 )
 def test_the_forms_of_retry_after(text: str, seconds: float | None) -> None:
-    assert retry_after({"retry-after": text}, NOW) == seconds
+    assert retry_after({"retry-after": text}, NOW, limited=True) == seconds
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_forms_of_retry_after(text: str, seconds: float | None) -> None:
 )
 @pytest.mark.parametrize("kind", ["requests", "tokens"])
 def test_the_forms_of_a_reset(kind: str, text: str, seconds: float | None) -> None:
-    assert retry_after({f"x-ratelimit-reset-{kind}": text}, NOW) == pytest.approx(seconds)
+    assert retry_after({f"x-ratelimit-reset-{kind}": text}, NOW, limited=True) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,14 @@ def test_the_forms_of_a_reset(kind: str, text: str, seconds: float | None) -> No
     ],
 )
 def test_the_first_header_that_can_be_read_has_the_word(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers, NOW) == seconds
+    assert retry_after(headers, NOW, limited=True) == seconds
+
+
+def test_the_resets_of_limits_ask_for_no_wait_where_none_is_reached() -> None:
+    """OpenAI tells them on each answer, a 500 too."""
+    resets = {"x-ratelimit-reset-requests": "8.64s", "x-ratelimit-reset-tokens": "6m0s"}
+    assert retry_after(resets, NOW, limited=False) is None
+    assert retry_after({"retry-after": "2", **resets}, NOW, limited=False) == 2.0
 
 
 NAMES = ["retry-after-ms", "retry-after", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"]
@@ -108,13 +115,13 @@ TEXTS = st.one_of(
 @given(st.dictionaries(st.sampled_from(NAMES), TEXTS, max_size=4), st.floats(0, 4e9))
 @settings(max_examples=1500, deadline=None)
 def test_no_text_raises_and_what_is_read_is_in_bounds(headers: dict[str, str], now: float) -> None:
-    seconds = retry_after(headers, now)
+    seconds = retry_after(headers, now, limited=True)
     assert seconds is None or 0 <= seconds <= RETRY_AFTER_MAX
 
 
 @given(st.integers(0, 4_000_000_000), st.integers(0, 3600))
 def test_a_date_is_read_back(now: int, wait: int) -> None:
-    assert retry_after({"retry-after": formatdate(now + wait, usegmt=True)}, float(now)) == wait
+    assert retry_after({"retry-after": formatdate(now + wait, usegmt=True)}, float(now), limited=True) == wait
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ def test_retry_after_is_told_in_whole_seconds_rounded_up(seconds: float, text: s
 @given(st.floats(0, RETRY_AFTER_MAX))
 @settings(max_examples=500, deadline=None)
 def test_what_is_told_is_never_too_short_and_reads_back(seconds: float) -> None:
-    told = retry_after({"x-ratelimit-reset-requests": format_reset(seconds)}, NOW)
+    told = retry_after({"x-ratelimit-reset-requests": format_reset(seconds)}, NOW, limited=True)
     assert told is not None
     assert seconds - 2e-6 <= told <= min(seconds + (0.001001 if seconds < 0.999 else 1.0), RETRY_AFTER_MAX)
     assert seconds - 2e-6 <= int(format_retry_after(seconds)) <= max(1, seconds + 1)

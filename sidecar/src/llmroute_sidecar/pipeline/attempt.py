@@ -576,12 +576,12 @@ def _judge_status(exchange: Exchange) -> None:
     """Raises _Failed for an answer that is not the client's."""
     status = exchange.status
     if status == 429:
-        rest = retry_after(header_map(exchange.headers), time.time())
+        rest = retry_after(header_map(exchange.headers), time.time(), limited=True)
         raise _Failed(Outcome.THROTTLED, "throttled", status, THROTTLED_REST_SECONDS if rest is None else rest)
     if status in (401, 403):
         raise _Failed(Outcome.MISCONFIGURED, "credential_refused", status)
     if status >= 500 or status == 408:
-        rest = retry_after(header_map(exchange.headers), time.time())
+        rest = retry_after(header_map(exchange.headers), time.time(), limited=False)
         raise _Failed(Outcome.FAILURE, "server_error", status, rest)
     if 300 <= status < 400:
         raise _Failed(Outcome.FAILURE, "redirected", status)  # never followed: the client's body would go astray

@@ -24,15 +24,18 @@ _NOISE = 1e-6
 """Seconds that a difference of clock readings may be off; not rounded up into a whole second."""
 
 
-def retry_after(headers: Mapping[str, str], now_unix: float) -> float | None:
+def retry_after(headers: Mapping[str, str], now_unix: float, *, limited: bool) -> float | None:
     """Seconds that an answer asks to wait, from 0 to RETRY_AFTER_MAX; None where it says nothing usable (a date that
-    has passed, a negative number, junk). Names in lower case. Never raises."""
+    has passed, a negative number, junk). Names in lower case. Never raises.
+
+    `limited`: it says that a limit is reached (429), so that the limits' resets mean a wait. They stand on each of
+    OpenAI's answers, and tell when a limit will be whole again, which after a failure is nothing to wait for."""
     asked = _seconds(headers.get("retry-after-ms"), unit=0.001)
     if asked is None:
         asked = _seconds(headers.get("retry-after"))
     if asked is None:
         asked = _until(headers.get("retry-after"), now_unix)
-    if asked is None:
+    if asked is None and limited:
         resets = (_reset(headers.get("x-ratelimit-reset-requests")), _reset(headers.get("x-ratelimit-reset-tokens")))
         asked = max((reset for reset in resets if reset is not None), default=None)
     return None if asked is None else min(asked, RETRY_AFTER_MAX)

@@ -287,13 +287,18 @@ class HttpConnection:
         self._head_done = True
         self.status = status
         self._until_close = status not in (204, 304)
-        for name, _ in self.headers:
+        for name, value in self.headers:
             if name in _FRAMING:
                 self._until_close = False
-                break
+                if name == b"transfer-encoding" and value.lower() != b"chunked":  # nor was any asked for (no TE)
+                    self._fail("bad_response")
+                    self._kill()
+                    return
         self._wake()
 
     def on_body(self, body: bytes) -> None:
+        if self.complete:  # of an answer that nobody asked for: it must not become the end of this one
+            return
         self._unspent = 0
         sink = self._sink
         if sink is not None:
