@@ -10,6 +10,9 @@ from pathlib import Path
 
 from llmroute_sidecar.snapshot import TlsMaterial
 
+_NO_PASSWORD = ""
+"""For a key that is encrypted: else OpenSSL asks the terminal, and the gateway stands still until it is told."""
+
 
 def client_context(material: TlsMaterial | None) -> ssl.SSLContext:
     """A context that verifies the upstream's certificate and name. Raises ssl.SSLError where a PEM text is no good."""
@@ -53,7 +56,7 @@ def _load_client_certificate(context: ssl.SSLContext, cert: bytes, key: bytes) -
         fd = os.memfd_create("llmroute-client-certificate")
         try:
             os.write(fd, pem)
-            context.load_cert_chain(f"/proc/self/fd/{fd}")
+            context.load_cert_chain(f"/proc/self/fd/{fd}", password=_NO_PASSWORD)
         finally:
             os.close(fd)
     else:
@@ -61,4 +64,4 @@ def _load_client_certificate(context: ssl.SSLContext, cert: bytes, key: bytes) -
             path = Path(folder, "client.pem")
             path.touch(mode=0o600)
             path.write_bytes(pem)
-            context.load_cert_chain(path)
+            context.load_cert_chain(path, password=_NO_PASSWORD)
