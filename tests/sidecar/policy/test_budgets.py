@@ -117,6 +117,16 @@ def test_keys_beyond_the_bound_share_one_account_until_the_period_ends() -> None
         assert set(budgets._accounts[of.id].by_key) == {"d"}
 
 
+@pytest.mark.parametrize("period", ["Hour", "Day", "Week", "Month"])
+def test_a_clock_that_was_far_ahead_and_is_put_right_keeps_no_budget_shut(period: Period) -> None:
+    """A machine that starts with a wrong clock is put right by years; nobody would have had money until then."""
+    budgets, of = Budgets(), budget(1, period)
+    wrong, right = unix("2036-02-29T12:00:00"), unix("2026-11-25T12:00:00")
+    budgets.settle(taken(take(budgets, of, 0, wrong)), PICODOLLARS, wrong)
+    refused(take(budgets, of, 1, right))  # rather too early than spent twice
+    taken(take(budgets, of, 1, period_end(period, right)))
+
+
 def test_a_clock_that_runs_back_ends_no_period() -> None:
     budgets, of, noon = Budgets(), budget(1), unix("2026-11-25T12:00:00")
     budgets.settle(taken(take(budgets, of, 0, noon)), PICODOLLARS, noon)

@@ -24,7 +24,8 @@ account. When a period has ended, those that hold nothing go.
 *Reload*: state belongs to a rule's id; a new amount applies to what is spent. With a new period an account keeps what
 it holds if any of it was spent in the current one: rather refused too early than spent twice.
 
-`unix` is the wall clock, in seconds since 1970. One that runs back ends no period.
+`unix` is the wall clock, in seconds since 1970. One that runs back ends no period, unless by more than a whole one:
+then it was wrong before and has been put right, and what was spent by it counts in the period that is now.
 """
 
 from collections.abc import Iterable
@@ -111,12 +112,13 @@ class _Accounts:
 
     def turn(self, period: Period, unix: float) -> None:
         """Begins a new period where the last one has ended."""
-        if period == self.period and unix < self.end:
+        if period == self.period and 2 * self.start - self.end <= unix < self.end:
             return
         self.period = period
         self.start, self.end = period_start(period, unix), period_end(period, unix)
         for account in (*self.by_key.values(), self.overflow):
             account.begin_anew(self.start)
+            account.charged = min(account.charged, unix)
         self.by_key = {key: account for key, account in self.by_key.items() if account.spent or account.reserved}
 
     def find(self, key: str) -> _Account:
