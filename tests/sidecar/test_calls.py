@@ -300,6 +300,15 @@ def test_a_call_to_the_admin_port_is_told_where_calls_go(gateway: GatewayProcess
     assert "calls to models go to the data port" in answer.text
 
 
+@pytest.mark.parametrize(("path", "body"), [("/v1/files", {"purpose": "batch"}), ("/v1/responses/resp_1/cancel", b"")])
+def test_an_endpoint_that_is_not_served_is_told_from_a_mistake_in_the_body(
+    gateway: GatewayProcess, path: str, body: object
+) -> None:
+    answer = gateway.post(body, path)
+    assert answer.status_code == 400
+    assert f"; {path} is no endpoint of the gateway's" in answer.json()["error"]["message"]
+
+
 def test_the_connection_to_the_provider_is_used_again(gateway: GatewayProcess, provider: Provider) -> None:
     gateway.post(HELLO)
     before = provider.connections

@@ -16,7 +16,7 @@ from llmroute_sidecar.pipeline.attempt import AttemptEngine, GaveUp
 from llmroute_sidecar.pipeline.body import JSON_PATHS, MODEL_MAX_LENGTH, BadBody, RequestFields, read_fields
 from llmroute_sidecar.pipeline.call import Call, Reply
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode, error
-from llmroute_sidecar.pipeline.form import FormFields, is_form, read_form
+from llmroute_sidecar.pipeline.form import FORM_PATHS, FormFields, is_form, read_form
 from llmroute_sidecar.pipeline.headers import where_it_went
 from llmroute_sidecar.pipeline.metering import Metering
 from llmroute_sidecar.pipeline.standing import refusal_text, standing_headers, standing_of, standing_together
@@ -220,7 +220,12 @@ class Gateway:
         else:
             fields = read_fields(call.body)
         if isinstance(fields, BadBody):
-            return self.refuse(call, "invalid_request", fields.message, param=fields.param)
+            message = fields.message
+            if call.template not in JSON_PATHS and call.template not in FORM_PATHS:  # files, batches, threads
+                message += (
+                    f"; {call.path[:200]} is no endpoint of the gateway's, and other calls go where their model says"
+                )
+            return self.refuse(call, "invalid_request", message, param=fields.param)
         call.body = b""
         call.model = fields.model
         snapshot = serving.snapshot
