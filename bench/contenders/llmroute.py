@@ -19,7 +19,7 @@ _VERSIONS = """
 import importlib.util, platform, sys
 from importlib.metadata import version
 whose = "Debian's Python" if sys.base_prefix == "/usr" else "Python"
-beside = ", ".join(f"{part} {version(part)}" for part in ("uvicorn", "uvloop", "httptools"))
+beside = ", ".join(f"{part} {version(part)}" for part in ("uvloop", "httptools"))
 found = importlib.util.find_spec("llmroute_sidecar.server.connection")
 how = "compiled as in its image" if found.origin.endswith(".so") else "not compiled"
 print(f"{version('llmroute-sidecar')}, {how} ({whose} {platform.python_version()}, {beside})")

@@ -34,8 +34,8 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(1200)]  # builds an image fr
 IMAGES = {"gateway": gateway_image, "operator": operator_image}
 OURS = {"gateway": "llmroute-sidecar", "operator": "llmroute-operator"}
 UNWANTED = {
-    "gateway": {"kopf", "kubernetes", "aiohttp", "litellm", "pip", "setuptools", "hatchling"},
-    "operator": {"fastapi", "uvicorn", "httptools", "uvloop", "litellm", "pip", "setuptools", "hatchling"},
+    "gateway": {"fastapi", "uvicorn", "kopf", "kubernetes", "aiohttp", "litellm", "pip", "setuptools", "hatchling"},
+    "operator": {"httptools", "uvloop", "litellm", "pip", "setuptools", "hatchling"},
 }
 TOOLS = {"pip", "pip3", "uv", "gcc", "cc", "g++", "make", "ld"}
 

@@ -9,16 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from llmroute_contract.fields import ClientName, Instant, Label, ModelMatch, ModelName, SecretName, Usd
 from llmroute_contract.scalars import (
-    ClientName,
-    Instant,
-    Label,
-    ModelMatch,
-    ModelName,
     Seconds,
-    SecretName,
     UpstreamUrl,
-    Usd,
     format_duration,
     matches_model,
     parse_duration,

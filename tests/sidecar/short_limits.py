@@ -14,6 +14,7 @@ from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.policy.web_pages import LocalHosts
 from llmroute_sidecar.server.data_port import DataPort
 from llmroute_sidecar.server.head import ServerLimits
+from llmroute_sidecar.server.port import Port
 from llmroute_sidecar.telemetry.log import LogWriter
 from llmroute_sidecar.telemetry.metrics import Metrics
 from tests.gateway_process import KEY, spec, write_config, write_secret
@@ -42,8 +43,8 @@ def running_with_short_limits(
         assert first is not None
         assert first.snapshot is not None
         gateway.use(first.snapshot)
-        data_port = DataPort(gateway, metrics, limits, loop, LocalHosts())
-        port = await data_port.listen("127.0.0.1", 0)
+        data_port = Port(DataPort(gateway, metrics, loop), limits, loop, LocalHosts())
+        port = await data_port.listen(["127.0.0.1"], 0)
         ready.set()
         await stop.wait()
         data_port.shut()

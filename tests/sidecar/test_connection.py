@@ -127,7 +127,7 @@ async def answers(pieces: list[bytes], meanwhile: Callable[[Connection], Awaitab
     handler, transport = Echo(), Transport()
     connections: set[Connection] = set()
     room = Room(LIMITS.bodies)
-    connection = Connection(handler, LIMITS, asyncio.get_running_loop(), connections, room)
+    connection = Connection(handler, LIMITS, asyncio.get_running_loop(), connections, room, None)
     connection.connection_made(transport)
     waiting = list(pieces)
     for _ in range(2000):

@@ -101,7 +101,7 @@ def test_what_is_under_way_finishes_and_nothing_new_begins(tmp_path: Path) -> No
             answer = read_to_end(plain)
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b"\r\nconnection: close\r\n" in answer
-            assert read_to_end(stream).endswith(chunk(DONE) + END)
+            assert read_to_end(stream).endswith(DONE + b"\r\n" + END)
             assert read_to_end(kept).startswith(b"HTTP/1.1 200 ")
         assert gateway.exit_code() == 0
         messages = [line["message"] for line in gateway.lines]
@@ -121,7 +121,7 @@ def test_a_call_that_waits_behind_another_on_its_connection_is_refused(tmp_path:
             wait_until(lambda: gateway.metric("gateway_in_flight_requests") == 2, "the second call to have come")
             held.go_on()
             answer = read_to_end(connection)
-            assert chunk(DONE) + END + b"HTTP/1.1 503 " in answer
+            assert DONE + b"\r\n" + END + b"HTTP/1.1 503 " in answer
             assert b'"not_ready"' in answer
         assert gateway.exit_code() == 0
 

@@ -10,11 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from llmroute_contract.part import Part, SecretSource, cel, rules
-from llmroute_contract.problem import Problem, WrongField, problems_of
-from llmroute_contract.scalars import (
-    LABEL_PATTERN,
-    SUBDOMAIN_PATTERN,
+from llmroute_contract.fields import (
     ClientName,
     DurationBetween,
     Instant,
@@ -24,6 +20,9 @@ from llmroute_contract.scalars import (
     ModelName,
     Usd,
 )
+from llmroute_contract.part import Part, SecretSource, cel, rules
+from llmroute_contract.problem import Problem, WrongField, problems_of
+from llmroute_contract.scalars import LABEL_PATTERN, SUBDOMAIN_PATTERN
 from llmroute_contract.status import Condition, LLMRouteStatus
 from llmroute_contract.upstream import HeaderName, Upstream
 

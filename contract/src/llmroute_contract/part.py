@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from llmroute_contract.scalars import SecretKey, SecretName
+from llmroute_contract.fields import SecretKey, SecretName
 
 
 def cel(

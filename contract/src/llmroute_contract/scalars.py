@@ -1,17 +1,15 @@
 """The small texts of an LLMRoute, each parsed once into a value that cannot be wrong: durations, names, URLs.
 
-Owns the patterns (the CRD carries the same ones) and the parsing. Which field uses which is for `llmroute.py` to say.
+Owns the patterns (the CRD carries the same ones) and the parsing; fields.py makes types of fields of them. A gateway
+that serves needs these and not those, which bring pydantic.
 """
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv6Address
-from typing import Annotated, Any, Literal, NewType
+from typing import Literal, NewType
 from urllib.parse import parse_qsl
-
-from pydantic import BeforeValidator, GetCoreSchemaHandler, StringConstraints, WithJsonSchema
-from pydantic_core import core_schema
 
 Seconds = NewType("Seconds", float)
 
@@ -54,49 +52,14 @@ def format_duration(seconds: float) -> str:
     return f"{whole}s"
 
 
-@dataclass(frozen=True, slots=True)
-class DurationBetween:
-    """Annotates a field of seconds that is written as a duration text from `least` to `most`, both included."""
-
-    least: str
-    most: str
-
-    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        low, high = parse_duration(self.least), parse_duration(self.most)
-
-        def parse(text: object) -> float:
-            seconds = parse_duration(text)
-            if not low <= seconds <= high:
-                raise ValueError(f"must be from {self.least} to {self.most}, not {text}")
-            return seconds
-
-        return core_schema.no_info_plain_validator_function(
-            parse, serialization=core_schema.plain_serializer_function_ser_schema(format_duration)
-        )
-
-    def __get_pydantic_json_schema__(self, _schema: core_schema.CoreSchema, _handler: object) -> dict[str, Any]:
-        in_bounds = f"duration(self) >= duration('{self.least}') && duration(self) <= duration('{self.most}')"
-        rule = {
-            "rule": f"self.matches('{DURATION_PATTERN}') && {in_bounds}",
-            "message": f"must be a duration such as 200ms, 30s or 1m30s, from {self.least} to {self.most}",
-        }
-        # The pattern stands beside the rule that says more, for tools that know no CEL.
-        return {
-            "type": "string",
-            "pattern": DURATION_PATTERN,
-            "maxLength": 32,
-            "x-kubernetes-validations": [rule],
-        }
-
-
 INSTANT_PATTERN = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?"
     r"(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
-_INSTANT_EXPECTED = "must be an RFC 3339 time such as 2027-01-01T00:00:00Z"
+INSTANT_EXPECTED = "must be an RFC 3339 time such as 2027-01-01T00:00:00Z"
 
 
-def _parse_instant(value: object) -> datetime:
+def parse_instant(value: object) -> datetime:
     """RFC 3339, as CEL's timestamp() takes it; `fromisoformat` alone would take dates, weeks and spaces too."""
     if isinstance(value, datetime):  # some YAML readers make one of an unquoted time
         instant = value
@@ -106,7 +69,7 @@ def _parse_instant(value: object) -> datetime:
         except ValueError as error:
             raise ValueError(f"is no time that there is: {error}") from None
     else:
-        raise ValueError(f"{_INSTANT_EXPECTED}, not {_shown(value)}")
+        raise ValueError(f"{INSTANT_EXPECTED}, not {_shown(value)}")
     if instant.tzinfo is None:
         raise ValueError("must name its time zone, as in 2027-01-01T00:00:00Z")
     try:
@@ -115,55 +78,14 @@ def _parse_instant(value: object) -> datetime:
         raise ValueError("must be a time between the years 1 and 9999, in UTC") from None
 
 
-Instant = Annotated[
-    datetime,
-    BeforeValidator(_parse_instant),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": INSTANT_PATTERN,
-            "maxLength": 64,
-            # Not `format: date-time`: where there is a format, the API server lets a list pass for a text.
-            "x-kubernetes-validations": [
-                {
-                    "rule": f"self.matches('{INSTANT_PATTERN}') && timestamp(self) > timestamp('0001-01-01T00:00:00Z')",
-                    "message": _INSTANT_EXPECTED,
-                }
-            ],
-        }
-    ),
-]
-"""A moment that a person writes."""
-
-KubernetesTime = Annotated[
-    datetime,
-    BeforeValidator(_parse_instant),
-    WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 64}),
-]
-"""One that Kubernetes or the controller writes, declared as `metav1.Time` is."""
-
 LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 """RFC 1123, as Kubernetes names its objects."""
-Label = Annotated[str, StringConstraints(pattern=LABEL_PATTERN, min_length=1, max_length=63)]
-"""A DNS label (RFC 1123): names of upstreams, limits, gateways."""
-
-SecretName = Annotated[str, StringConstraints(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=253)]
 SECRET_KEY_PATTERN = r"^[-_A-Za-z0-9]([-._A-Za-z0-9]*)$"  # noqa: S105 - likewise; no leading dot, so no `..`
-SecretKey = Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN, min_length=1, max_length=253)]
-ClientName = SecretKey
-"""A client is named by its entry's key in the Secret of client keys."""
-
 MODEL_PATTERN = r"^[A-Za-z0-9@]([-A-Za-z0-9._:/@+]*)$"
 """What providers name models: `gpt-4o`, `meta-llama/Llama-3.1-8B`, `ft:gpt-4o:acme::7p4`, `@cf/meta/llama-3-8b`."""
-ModelName = Annotated[str, StringConstraints(pattern=MODEL_PATTERN, min_length=1, max_length=200)]
 MODEL_MATCH_PATTERN = r"^(\*|[A-Za-z0-9@]([-A-Za-z0-9._:/@+]*)\*?)$"
-ModelMatch = Annotated[str, StringConstraints(pattern=MODEL_MATCH_PATTERN, min_length=1, max_length=200)]
-"""A model's name; a trailing `*` matches a prefix, `*` alone every model."""
-
 USD_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"
-Usd = Annotated[str, StringConstraints(pattern=USD_PATTERN, max_length=16)]
-"""US dollars, as a decimal text: a float would lose cents."""
 
 IN_WORDS = {
     LABEL_PATTERN: "lower-case letters, digits and '-' between them",

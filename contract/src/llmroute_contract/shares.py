@@ -11,12 +11,15 @@ a hundredth of the limit (and 1 at least), so that a Deployment that grows from 
 """
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from llmroute_contract import compiled as c
-from llmroute_contract.llmroute import Limit
 from llmroute_contract.scalars import microdollars
+
+if TYPE_CHECKING:  # a gateway that serves loads this file, and not pydantic
+    from llmroute_contract.llmroute import Limit
 
 FIRST_MAX = 100
 """Names in `gateway.json`: it changes with each pod, and every gateway reads it."""
@@ -69,7 +72,7 @@ def _usd(amount: int) -> str:
 # --- in words
 
 
-def say_shares(limit: Limit, shares: c.CompiledShares) -> str:
+def say_shares(limit: "Limit", shares: c.CompiledShares) -> str:
     """`6000 tokens/60s, 4 pods, 1500 each`."""
     pods = "1 pod" if shares.pods == 1 else f"{shares.pods} pods"
     if limit.budget is not None:
@@ -87,13 +90,13 @@ def say_shares(limit: Limit, shares: c.CompiledShares) -> str:
     return f"{amount} {unit}, {pods}, {each}"
 
 
-def without_share(limit: Limit, shares: c.CompiledShares) -> int:
+def without_share(limit: "Limit", shares: c.CompiledShares) -> int:
     """How many pods a limit leaves with nothing."""
     amount = microdollars(limit.budget.usd) if limit.budget is not None else _amount(limit)[0]
     return max(0, shares.pods - min(amount, len(shares.first))) if amount < shares.pods else 0
 
 
-def _amount(limit: Limit) -> tuple[int, str]:
+def _amount(limit: "Limit") -> tuple[int, str]:
     if limit.concurrency is not None:
         return limit.concurrency, "at the same time"
     window = f"{limit.window or 60.0:g}s"

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from llmroute_contract.fields import KubernetesTime
 from llmroute_contract.part import Part
-from llmroute_contract.scalars import KubernetesTime
 
 
 class Condition(Part):

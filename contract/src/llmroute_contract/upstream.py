@@ -4,16 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from llmroute_contract.fields import DurationBetween, Label
 from llmroute_contract.part import Part, SecretEntrySource, SecretSource, cel, rules
 from llmroute_contract.problem import WrongField
-from llmroute_contract.scalars import (
-    HOST_PATTERN,
-    PATH_PATTERN,
-    PORT_PATTERN,
-    URL_MAX_LENGTH,
-    DurationBetween,
-    Label,
-)
+from llmroute_contract.scalars import HOST_PATTERN, PATH_PATTERN, PORT_PATTERN, URL_MAX_LENGTH
 from llmroute_contract.upstream_url import (
     LITELLM_URL_EXPECTED,
     LITELLM_URL_PATTERN,

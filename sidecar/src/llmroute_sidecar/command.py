@@ -235,12 +235,13 @@ def _mebibytes(text: str) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from llmroute_sidecar.config.directory import DirectorySource
-    from llmroute_sidecar.config.environment import EnvironmentSource, misspelt
     from llmroute_sidecar.config.source import SourceError
     from llmroute_sidecar.process import Observer
 
     if options.config_dir is not None:
         return _start(DirectorySource(options.config_dir, options.secrets_dir), options, Observer())
+    from llmroute_sidecar.config.environment import EnvironmentSource, misspelt  # what compiles routes is 8 MiB
+
     for told in misspelt(os.environ):
         sys.stderr.write(f"llmroute: {told}\n")
     try:

@@ -6,26 +6,24 @@ streams under way go on for at most the grace time, then the process exits with 
 """
 
 import asyncio
-import contextlib
 import errno
 import gc
 import logging
 import os
 import signal
-import socket
 import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import uvicorn
 
 from llmroute_sidecar.config.reload import Reload, Reloader
 from llmroute_sidecar.pipeline.serve import Gateway
-from llmroute_sidecar.policy.web_pages import LocalHosts, is_loopback
-from llmroute_sidecar.server.admin import admin_app, with_local_hosts
+from llmroute_sidecar.policy.web_pages import LocalHosts
+from llmroute_sidecar.server.admin import LIMITS as ADMIN_LIMITS
+from llmroute_sidecar.server.admin import AdminPort
 from llmroute_sidecar.server.data_port import DataPort
 from llmroute_sidecar.server.head import ServerLimits
+from llmroute_sidecar.server.port import Port
 from llmroute_sidecar.telemetry.held import HeldSeries
 from llmroute_sidecar.telemetry.log import LogWriter
 from llmroute_sidecar.telemetry.metrics import Metrics
@@ -97,14 +95,6 @@ class Observer:
         """A signal came; calls under way have `grace` seconds."""
 
 
-class _AdminServer(uvicorn.Server):
-    """uvicorn without its signal handlers: this process has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: Observer) -> None:
     """Serves until a signal comes and the drain is over. Raises CannotListen where a port cannot be opened."""
     loop = asyncio.get_running_loop()
@@ -118,7 +108,9 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
         WorkerSeries(lambda: [(worker.name, worker.resident_bytes, worker.restarts) for worker in workers])
     )
     local_hosts = LocalHosts(settings.allow_hosts)
-    data_port = DataPort(gateway, metrics, settings.limits, loop, local_hosts)
+    data_port = Port(DataPort(gateway, metrics, loop), settings.limits, loop, local_hosts)
+    admin = AdminPort(gateway, metrics, lambda: reloader.status, VERSION, workers, loop)
+    admin_port = Port(admin, ADMIN_LIMITS, loop, local_hosts)
     metrics.registry.register(
         HeldSeries(
             lambda: len(asyncio.all_tasks(loop)), lambda: data_port.open_connections, lambda: gateway.open_connections
@@ -141,47 +133,29 @@ async def run(reloader: Reloader, settings: Settings, log: LogWriter, observer: 
     gc.freeze()  # what was imported stays: later collections need not look at it
     gc.set_threshold(GC_OBJECTS, 20, 100)
     sys.setswitchinterval(SWITCH_SECONDS)
-    app = admin_app(gateway, metrics, lambda: reloader.status, VERSION, workers)
+    port = await _open(data_port, (settings.host,), settings.port)
     try:
-        port = await data_port.listen(settings.host, settings.port)
-    except OSError as error:
-        raise _cannot_listen(settings.host, settings.port, error) from None
-    try:  # not left to uvicorn, which ends the process by itself where it cannot open a port
-        admin_sockets = _listen_on_all(settings.admin_hosts, settings.admin_port)
-    except OSError as error:
+        admin_number = await _open(admin_port, settings.admin_hosts, settings.admin_port)
+    except CannotListen:
         data_port.shut()
-        raise _cannot_listen(" and ".join(settings.admin_hosts), settings.admin_port, error) from None
-    addresses = {one.getsockname()[0] for one in admin_sockets}
-    admin = _AdminServer(
-        uvicorn.Config(
-            with_local_hosts(app, local_hosts, {address for address in addresses if is_loopback(address)}),
-            host=settings.admin_hosts[0],
-            port=settings.admin_port,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    admin_port: int = admin_sockets[0].getsockname()[1]
-    admin_task = asyncio.create_task(admin.serve(sockets=admin_sockets))
+        raise
     stop = asyncio.Event()
     _on_signals(loop, stop)
     watch = asyncio.create_task(reloader.watch(take_over))
-    logger.info("listening", extra={"fields": {"host": settings.host, "port": port, "admin_port": admin_port}})
-    observer.listening(Listening(settings.host, port, settings.admin_hosts[0], admin_port))
+    logger.info("listening", extra={"fields": {"host": settings.host, "port": port, "admin_port": admin_number}})
+    observer.listening(Listening(settings.host, port, settings.admin_hosts[0], admin_number))
     await stop.wait()
     observer.draining(settings.grace)
     await _drain(gateway, data_port, settings.grace)
     watch.cancel()
     data_port.shut()
-    admin.should_exit = True
-    await asyncio.gather(watch, admin_task, return_exceptions=True)
+    admin_port.close_idle()
+    await asyncio.gather(watch, return_exceptions=True)
     await gateway.end()
     await workers.end()
     if exporter is not None:
         await exporter.close(FLUSH_SECONDS)
+    admin_port.shut()
     logger.info("stopped")
     log.detach()
 
@@ -199,37 +173,15 @@ def _exporter(otlp: OtlpSettings | None, metrics: Metrics, loop: asyncio.Abstrac
     return exporter
 
 
-def _listen_on_all(hosts: Sequence[str], port: int) -> list[socket.socket]:
-    """The same port on each of `hosts`; one that is named twice is opened once. Raises OSError."""
-    opened: list[socket.socket] = []
+async def _open(port: Port, hosts: Sequence[str], number: int) -> int:
+    """The number that was opened. Raises CannotListen."""
     try:
-        for host in dict.fromkeys(hosts):
-            opened += _listen(host, port or (opened[0].getsockname()[1] if opened else 0))
-    except OSError:
-        for one in opened:
-            one.close()
-        raise
-    return opened
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets on all addresses that `host` stands for, as the data port has them. Raises OSError."""
-    opened: list[socket.socket] = []
-    try:
-        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            opened.append(socket.create_server(address, family=family))
-    except OSError:
-        for one in opened:
-            one.close()
-        raise
-    return opened
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
-    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-    if error.errno == errno.EADDRINUSE:
-        why += "; end what listens there, or choose others with --port and --admin-port"
-    return CannotListen(f"cannot listen on {host} port {port}: {why}")
+        return await port.listen(hosts, number)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            why += "; end what listens there, or choose others with --port and --admin-port"
+        raise CannotListen(f"cannot listen on {' and '.join(hosts)} port {number}: {why}") from None
 
 
 def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
@@ -242,7 +194,7 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal)
 
 
-async def _drain(gateway: Gateway, data_port: DataPort, grace: float) -> None:
+async def _drain(gateway: Gateway, data_port: Port, grace: float) -> None:
     idle = asyncio.Event()
     logger.info("draining", extra={"fields": {"grace_seconds": grace}})
     gateway.drain(idle.set)

@@ -10,10 +10,10 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
+from llmroute_contract.fields import DurationBetween, SecretName
 from llmroute_contract.part import Part
 from llmroute_contract.pods import ADMIN_PORT, DATA_PORT
 from llmroute_contract.problem import WrongField, problems_of
-from llmroute_contract.scalars import DurationBetween, SecretName
 from llmroute_operator.injector.quantity import parse_quantity
 
 PORT_LEAST, PORT_MOST = 1024, 65535

@@ -1,1 +1,1 @@
-"""Where requests come in: the data port's HTTP/1.1 connections and endpoints, and the admin port's FastAPI app."""
+"""Where requests come in: HTTP/1.1 connections, and what the data port and the admin port answer."""

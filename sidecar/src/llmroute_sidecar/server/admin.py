@@ -1,235 +1,132 @@
-"""The admin port: a FastAPI app for those who look after the gateway. It only reads.
+"""The admin port: for those who look after the gateway. It only reads.
 
-`/` is a page for people (page.py) over what follows, `/docs` one that tells what there is to ask. `/status` tells what
-is served and why; listings.py has `/models`, `/limits` and `/requests`; `/health`, `/ready`, `/v1/circuit-breakers` and
-`/metrics` are the data port's own.
+`/` is a page for people (page.py) over what follows, `/docs` one that tells what there is to ask, from `/openapi.json`.
+`/status` tells what is served and why (status.py); listings.py has `/models`, `/limits` and `/requests`; `/health`,
+`/ready`, `/v1/circuit-breakers` and `/metrics` are the data port's own.
+
+It is served as the data port is (connection.py), by a table of paths: a web framework for it was a fifth of the
+gateway's memory and half of its start. Nothing that is asked here is counted or logged.
 """
 
 import asyncio
-from collections.abc import Callable, Container
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
-from starlette.types import ASGIApp, Receive, Scope, Send
+import msgspec
 
 from llmroute_sidecar.config.reload import ReloadStatus
-from llmroute_sidecar.pipeline.errors import Answer, error
+from llmroute_sidecar.pipeline.call import Call
+from llmroute_sidecar.pipeline.errors import JSON, Answer, ErrorCode, error
 from llmroute_sidecar.pipeline.serve import Gateway
-from llmroute_sidecar.policy.web_pages import LocalHosts, not_answered_to
-from llmroute_sidecar.server import endpoints
-from llmroute_sidecar.server.listings import add_listings
+from llmroute_sidecar.server import endpoints, listings
+from llmroute_sidecar.server.head import ServerLimits
+from llmroute_sidecar.server.openapi import Described, document
 from llmroute_sidecar.server.page import page
-from llmroute_sidecar.telemetry.log import timestamp
+from llmroute_sidecar.server.status import Status, status_of
+from llmroute_sidecar.server.turn import Turn
 from llmroute_sidecar.telemetry.metrics import Metrics
 from llmroute_sidecar.upstream.worker import Workers
 
-
-class RouteState(BaseModel):
-    name: str
-    accepted: bool
-    """False: its newest version was rejected, and the last good one (if there is one) is served."""
-    generation: int | None
-    """The LLMRoute's generation that is served; null where none is."""
-    reason: str
-    since: str
+LIMITS = ServerLimits(connections=256, body=64 * 1024, bodies=1024 * 1024)
+"""Who looks sends no body; a browser, a controller and some scrapers hold a few connections each."""
+_ALLOWED = ("GET", "HEAD")
+logger = logging.getLogger("llmroute.admin")
 
 
-class UnavailableUpstream(BaseModel):
-    route: str
-    upstream: str
-    reason: str
+@dataclass(frozen=True, slots=True)
+class _Served:
+    answer: Callable[[], Answer]
+    words: str = ""
+    """For /openapi.json; a page for people has none and is left out there."""
+    answers: type[msgspec.Struct] | None = None
 
 
-class MissingSecretEntry(BaseModel):
-    """What the controller tells in the route's conditions. `key` is null where the whole Secret is missing;
-    `trouble` is "is not there", "holds no key" of an entry of client keys, "is not usable" of a credential."""
+class AdminPort:
+    """Answers by a table of paths (`Handler` in connection.py)."""
 
-    route: str
-    field: str
-    secret: str
-    key: str | None
-    trouble: str
+    def __init__(
+        self,
+        gateway: Gateway,
+        metrics: Metrics,
+        reload_status: Callable[[], ReloadStatus],
+        version: str,
+        workers: Workers,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        def status() -> Status:
+            return status_of(gateway, reload_status(), version, workers)
 
+        self._paths: Mapping[str, _Served] = {
+            "/": _Served(lambda: page("page.html")),
+            "/docs": _Served(lambda: page("docs.html")),
+            "/openapi.json": _Served(lambda: self._document(version)),
+            "/status": _Served(
+                lambda: _json(status()), "What is served, since when, and what is wrong with it.", Status
+            ),
+            "/models": _Served(
+                lambda: _json(listings.models(gateway)), "Each model and where it goes.", listings.Models
+            ),
+            "/limits": _Served(lambda: _json(listings.limits(gateway)), "What is left of each limit.", listings.Limits),
+            "/requests": _Served(
+                lambda: _json(listings.requests(gateway)),
+                "The last hundred calls, newest first, without their content.",
+                listings.Requests,
+            ),
+            "/health": _Served(endpoints.health, "The process lives."),
+            "/ready": _Served(
+                lambda: endpoints.ready(gateway),
+                "200 once there is a configuration, 503 before and while draining.",
+            ),
+            "/v1/circuit-breakers": _Served(
+                lambda: endpoints.circuit_breakers(gateway, loop.time()),
+                "Each upstream's breaker.",
+                endpoints.BreakerViews,
+            ),
+            "/metrics": _Served(lambda: endpoints.metrics(metrics), "Prometheus metrics."),
+        }
 
-class LitellmWorker(BaseModel):
-    """The process behind a litellm:// upstream."""
+    def _document(self, version: str) -> Answer:
+        told = (Described(path, one.words, one.answers) for path, one in self._paths.items() if one.words)
+        return Answer(200, [JSON], document(version, told))
 
-    route: str
-    upstream: str
-    state: str
-    """not_started, starting, ready, or resting after it died."""
-    pid: int | None
-    restarts: int
-    resident_bytes: int
+    # -- Handler -----------------------------------------------------------------------------------------------------
 
+    def template(self, method: str, path: str) -> str:  # noqa: ARG002
+        return path if path in self._paths else "other"
 
-class SharedStateState(BaseModel):
-    """The server that counts limits of scope Gateway."""
+    def begin(self, call: Call) -> None:
+        """It is counted nowhere."""
 
-    address: str
-    state: str
-    """connecting, up or down."""
-    reason: str | None
-    """Why it is down, in a word."""
-    since: str
-
-
-class Status(BaseModel):
-    """What this gateway serves from."""
-
-    version: str
-    ready: bool
-    draining: bool
-    namespace: str | None
-    gateway: str | None
-    revision: str | None
-    """The revision that is served; the route's `status.revision` names the newest one."""
-    wanted_revision: str | None
-    """The newest revision seen; differs from `revision` while a route of it is rejected."""
-    since: str | None
-    healthy: bool
-    error: str | None
-    routes: list[RouteState]
-    models: list[str]
-    missing_secrets: list[str]
-    missing_secret_entries: list[MissingSecretEntry]
-    """The same, for programs."""
-    unavailable_upstreams: list[UnavailableUpstream]
-    litellm_workers: list[LitellmWorker]
-    shared_state: SharedStateState | None
-    """Null where none is configured."""
-    problems: list[str]
-
-
-def admin_app(
-    gateway: Gateway, metrics: Metrics, reload_status: Callable[[], ReloadStatus], version: str, workers: Workers
-) -> FastAPI:
-    app = FastAPI(title="llmroute gateway", version=version, docs_url=None, redoc_url=None)
-
-    add_listings(app, gateway)
-
-    @app.get("/", response_class=Response, include_in_schema=False)
-    async def look() -> Response:
-        """A page to look at."""
-        found = page("page.html")
-        return Response(found.content, headers=found.headers)
-
-    @app.get("/docs", response_class=Response, include_in_schema=False)
-    async def docs() -> Response:
-        """What there is to ask, from /openapi.json. FastAPI's own page would load scripts of another host."""
-        found = page("docs.html")
-        return Response(found.content, headers=found.headers)
-
-    @app.get("/status")
-    async def status() -> Status:
-        """What is served, since when, and what is wrong with it."""
-        return _status(gateway, reload_status(), version, workers)
-
-    @app.get("/health", response_class=Response)
-    async def health() -> Response:
-        """The process lives."""
-        return _response(endpoints.health())
-
-    @app.get("/ready", response_class=Response)
-    async def ready() -> Response:
-        """200 once there is a configuration, 503 before and while draining."""
-        return _response(endpoints.ready(gateway))
-
-    @app.get("/v1/circuit-breakers", response_class=Response)
-    async def circuit_breakers() -> Response:
-        """Each upstream's breaker."""
-        return _response(endpoints.circuit_breakers(gateway, asyncio.get_running_loop().time()))
-
-    @app.get("/metrics", response_class=Response)
-    async def prometheus() -> Response:
-        """Prometheus metrics."""
-        return _response(endpoints.metrics(metrics))
-
-    @app.exception_handler(404)
-    async def unknown(request: Request, _error: Exception) -> JSONResponse:
-        asked = f"{request.method} {request.url.path[:200]}"
-        there = "calls to models go to the data port" if request.url.path.startswith("/v1/") else "/docs has what is"
-        return JSONResponse({"detail": f"the admin port has no {asked}; {there}"}, status_code=404)
-
-    return app
-
-
-def with_local_hosts(app: ASGIApp, hosts: LocalHosts, addresses: Container[str]) -> ASGIApp:
-    """`app`, which at `addresses`, where it listens on loopback, answers to `hosts` alone."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["server"][0] in addresses:
-            for name, value in scope["headers"]:
-                if name == b"host" and not hosts.answer_to(value):
-                    await _response(error("host_not_allowed", not_answered_to(value)))(scope, receive, send)
-                    return
-        await app(scope, receive, send)
-
-    return answer
-
-
-def _status(gateway: Gateway, reload: ReloadStatus, version: str, workers: Workers) -> Status:
-    serving = gateway.serving
-    snapshot = serving.snapshot if serving else None
-    unavailable = [
-        UnavailableUpstream(route=live.config.route, upstream=live.config.name, reason=live.unavailable)
-        for live in (serving.live.values() if serving else ())
-        if live.unavailable is not None
-    ]
-    return Status(
-        version=version,
-        ready=gateway.ready,
-        draining=gateway.draining,
-        namespace=snapshot.namespace if snapshot else None,
-        gateway=snapshot.gateway if snapshot else None,
-        revision=snapshot.revision if snapshot else None,
-        wanted_revision=reload.wanted_revision,
-        since=timestamp(reload.since) if reload.since else None,
-        healthy=reload.healthy and snapshot is not None,
-        error=reload.error,
-        routes=[
-            RouteState(
-                name=route.name,
-                accepted=route.accepted,
-                generation=route.generation,
-                reason=route.reason,
-                since=timestamp(route.since),
-            )
-            for route in reload.routes
-        ],
-        models=sorted(snapshot.model_names) if snapshot else [],
-        missing_secrets=list(reload.missing_secrets),
-        missing_secret_entries=[
-            MissingSecretEntry(route=one.route, field=one.field, secret=one.secret, key=one.key, trouble=one.trouble)
-            for one in (snapshot.missing_secrets if snapshot else ())
-        ],
-        unavailable_upstreams=unavailable,
-        litellm_workers=[
-            LitellmWorker(
-                route=worker.route,
-                upstream=worker.name,
-                state=worker.state,
-                pid=worker.pid,
-                restarts=worker.restarts,
-                resident_bytes=worker.resident_bytes,
-            )
-            for worker in workers
-        ],
-        shared_state=_shared_state(gateway),
-        problems=list(reload.problems),
-    )
-
-
-def _shared_state(gateway: Gateway) -> SharedStateState | None:
-    if gateway.shared_state is None:
+    def screen(self, call: Call) -> Answer | None:
+        if call.path not in self._paths:
+            there = "calls to models go to the data port" if call.path.startswith("/v1/") else "/docs has what is"
+            return error("unknown_url", f"the admin port has no {call.method} {call.path[:200]}; {there}")
+        if call.method not in _ALLOWED:
+            message = f"{call.path} has no {call.method}, only GET, HEAD"
+            return error("method_not_allowed", message, headers=[(b"allow", b"GET, HEAD")])
         return None
-    standing = gateway.shared_state.standing
-    return SharedStateState(
-        address=standing.address, state=standing.state, reason=standing.reason, since=timestamp(standing.since)
-    )
+
+    def serve(self, call: Call, reply: Turn) -> Coroutine[None, None, None]:
+        return self._answer(self._paths[call.path], reply)
+
+    async def _answer(self, served: _Served, reply: Turn) -> None:
+        try:
+            answer = served.answer()
+        except Exception:
+            logger.exception("the admin port failed on a request")
+            answer = error("internal_error", "the gateway failed on this request; its log says where")
+        reply.whole(answer.status, answer.headers, answer.body)
+
+    def refuse(self, call: Call, code: ErrorCode, message: str) -> Answer:  # noqa: ARG002
+        return error(code, message, retry_after=1.0 if code == "overloaded" else None)
+
+    def close(self, call: Call, status: int) -> None:
+        """Nothing is kept of it."""
+
+    def draining(self) -> bool:
+        return False  # it tells of the drain to its end
 
 
-def _response(answer: Answer) -> Response:
-    headers = {name.decode(): value.decode() for name, value in answer.headers}
-    return Response(answer.body, answer.status, headers)
+def _json(view: msgspec.Struct) -> Answer:
+    return Answer(200, [JSON], msgspec.json.encode(view))

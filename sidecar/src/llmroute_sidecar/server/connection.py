@@ -36,7 +36,15 @@ import httptools
 
 from llmroute_sidecar.pipeline.call import READ_HERE, Call, take_over_ids
 from llmroute_sidecar.pipeline.errors import Answer, ErrorCode
-from llmroute_sidecar.server.head import ServerLimits, body_too_large, head_too_large, no_room, wrong_with_head
+from llmroute_sidecar.policy.web_pages import LocalHosts
+from llmroute_sidecar.server.head import (
+    ServerLimits,
+    body_too_large,
+    head_too_large,
+    no_room,
+    wrong_with_head,
+    wrong_with_host,
+)
 from llmroute_sidecar.server.room import COUNTED_FROM_BYTES, Room
 from llmroute_sidecar.server.turn import Turn
 from llmroute_sidecar.telemetry.log import exception_text
@@ -78,7 +86,8 @@ _LINGER_SECONDS = 2.0
 
 class Connection:
     """A client's connection (an asyncio protocol, by form: a base class that is not compiled would cost its attributes'
-    speed). `connections` holds all open ones, for the drain; `room` is what their bodies share."""
+    speed). `connections` holds all open ones, for the drain; `room` is what their bodies share; to other
+    names than `local_hosts`, where there are any, it does not answer."""
 
     def __init__(
         self,
@@ -87,12 +96,14 @@ class Connection:
         loop: asyncio.AbstractEventLoop,
         connections: set["Connection"],
         room: Room,
+        local_hosts: LocalHosts | None,
     ) -> None:
         self._handler = handler
         self._limits = limits
         self._loop = loop
         self._connections = connections
         self._room = room
+        self._local_hosts = local_hosts
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._client_ip = ""
@@ -312,6 +323,8 @@ class Connection:
         self._handler.begin(call)
         turn.opened = True
         wrong = wrong_with_head(call, version, self._head_count, size, self._limits)
+        if wrong is None and self._local_hosts is not None:
+            wrong = wrong_with_host(call, self._local_hosts)
         turn.refused = self._handler.screen(call) if wrong is None else self._handler.refuse(call, *wrong)
         for name, value in call.read_here:
             if name == b"content-length" and value.isdigit():

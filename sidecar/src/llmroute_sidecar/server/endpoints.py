@@ -1,5 +1,5 @@
-"""The small endpoints of the data port, as functions from the gateway's state to an answer. The admin app serves them
-too."""
+"""The small endpoints of the data port, as functions from the gateway's state to an answer. The admin port
+serves them too."""
 
 import time
 
@@ -24,6 +24,10 @@ class BreakerView(msgspec.Struct, frozen=True):
     retry_after: float
     credential_refused: bool
     unavailable: str | None
+
+
+class BreakerViews(msgspec.Struct, frozen=True):
+    circuit_breakers: list[BreakerView]
 
 
 def health() -> Answer:
@@ -59,7 +63,7 @@ def breakers(gateway: Gateway, now: float) -> list[BreakerView]:
 
 
 def circuit_breakers(gateway: Gateway, now: float) -> Answer:
-    return Answer(200, [JSON], _encode({"circuit_breakers": breakers(gateway, now)}))
+    return Answer(200, [JSON], _encode(BreakerViews(breakers(gateway, now))))
 
 
 def metrics(registry: Metrics) -> Answer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llmroute_sidecar.pipeline.call import Call
 from llmroute_sidecar.pipeline.errors import ErrorCode
+from llmroute_sidecar.policy.web_pages import LocalHosts, not_answered_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,14 @@ def wrong_with_head(
     known = call.template == call.path  # a template of ours that is the path itself is plain
     if not (known or _is_plain_path(call.path)) or not _is_plain_query(call.query):
         return "invalid_request", "the path must be plain ASCII without %-escapes and dot segments"
+    return None
+
+
+def wrong_with_host(call: Call, local_hosts: LocalHosts) -> tuple[ErrorCode, str] | None:
+    """The same for a name that a listener on loopback does not answer to."""
+    for name, value in call.read_here:
+        if name == b"host" and not local_hosts.answer_to(value):
+            return "host_not_allowed", not_answered_to(value)
     return None
 
 

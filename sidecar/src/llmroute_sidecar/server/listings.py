@@ -4,8 +4,7 @@ Each is a view for a person or a program that looks. Of a call there is what its
 said.
 """
 
-from fastapi import FastAPI
-from pydantic import BaseModel
+import msgspec
 
 from llmroute_sidecar.pipeline.serve import Gateway
 from llmroute_sidecar.pipeline.tell import Ended, log_line
@@ -24,14 +23,14 @@ from llmroute_sidecar.policy.plan import DEFAULT_NAME, ModelEntry
 from llmroute_sidecar.telemetry.metrics import LimitStanding
 
 
-class ModelTarget(BaseModel):
+class ModelTarget(msgspec.Struct, frozen=True):
     upstream: str
     model: str | None
     """What the upstream calls it; null where that is what the client said."""
     weight: int
 
 
-class Model(BaseModel):
+class Model(msgspec.Struct, frozen=True):
     """One entry of the models, and where it goes."""
 
     name: str | None
@@ -41,11 +40,11 @@ class Model(BaseModel):
     fallbacks: list[str]
 
 
-class Models(BaseModel):
+class Models(msgspec.Struct, frozen=True):
     models: list[Model]
 
 
-class LimitState(BaseModel):
+class LimitState(msgspec.Struct, frozen=True):
     """One limit, by the client, model or upstream that has the least left of it."""
 
     name: str
@@ -63,17 +62,17 @@ class LimitState(BaseModel):
     """Calls in line."""
 
 
-class Limits(BaseModel):
+class Limits(msgspec.Struct, frozen=True):
     limits: list[LimitState]
 
 
-class TokensUsed(BaseModel):
+class TokensUsed(msgspec.Struct, frozen=True):
     input: int
     output: int
     estimated: bool
 
 
-class FinishedRequest(BaseModel):
+class FinishedRequest(msgspec.Struct, frozen=True):
     """A call that is over. A client that left has status 499."""
 
     timestamp: str
@@ -96,28 +95,24 @@ class FinishedRequest(BaseModel):
     """The limit that refused it."""
 
 
-class Requests(BaseModel):
+class Requests(msgspec.Struct, frozen=True):
     requests: list[FinishedRequest]
 
 
-def add_listings(app: FastAPI, gateway: Gateway) -> None:
-    """Serves them on `app`."""
+def models(gateway: Gateway) -> Models:
+    """Each model and where it goes."""
+    serving = gateway.serving
+    return Models([_model(entry) for entry in serving.snapshot.models.entries()] if serving else [])
 
-    @app.get("/models")
-    async def models() -> Models:
-        """Each model and where it goes."""
-        serving = gateway.serving
-        return Models(models=[_model(entry) for entry in serving.snapshot.models.entries()] if serving else [])
 
-    @app.get("/limits")
-    async def limits() -> Limits:
-        """What is left of each limit."""
-        return Limits(limits=[_limit(limit, standing) for limit, standing in gateway.limit_standings()])
+def limits(gateway: Gateway) -> Limits:
+    """What is left of each limit."""
+    return Limits([_limit(limit, standing) for limit, standing in gateway.limit_standings()])
 
-    @app.get("/requests")
-    async def requests() -> Requests:
-        """The last hundred calls, newest first, without their content."""
-        return Requests(requests=[_request(call) for call in reversed(gateway.finished)])
+
+def requests(gateway: Gateway) -> Requests:
+    """The last hundred calls, newest first, without their content."""
+    return Requests([_request(call) for call in reversed(gateway.finished)])
 
 
 def _model(entry: ModelEntry) -> Model:
@@ -172,7 +167,7 @@ def _request(call: Ended) -> FinishedRequest:
         fallback_model=line.fallback_model,
         attempts=line.attempts,
         tried=line.tried or [],
-        tokens=tokens and TokensUsed(input=tokens.input, output=tokens.output, estimated=tokens.estimated),
+        tokens=None if tokens is None else TokensUsed(tokens.input, tokens.output, tokens.estimated),
         code=line.code,
         limit=line.limit,
     )

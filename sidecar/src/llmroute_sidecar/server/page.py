@@ -8,22 +8,16 @@ browser talk to this origin alone; it forbids to make HTML of text (Trusted Type
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from llmroute_sidecar.pipeline.errors import Answer
 
 FOLDER = Path(__file__).parent
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    content: bytes
-    headers: Mapping[str, str]
-
-
 @cache
-def page(name: str) -> Page:
+def page(name: str) -> Answer:
     """The one of that file, read when it is first asked for: a gateway that nobody looks at does not hold it."""
     text = (FOLDER / name).read_text("utf-8")
     policy = (
@@ -38,16 +32,16 @@ def page(name: str) -> Page:
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )
-    headers = {
-        "content-security-policy": "; ".join(policy),
-        "content-type": "text/html; charset=utf-8",
-        "cache-control": "no-cache",
-        "cross-origin-opener-policy": "same-origin",
-        "cross-origin-resource-policy": "same-origin",
-        "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff",
-    }
-    return Page(text.encode(), headers)
+    headers = [
+        (b"content-security-policy", "; ".join(policy).encode()),
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    return Answer(200, headers, text.encode())
 
 
 def _hash(text: str, element: str) -> str:

@@ -1,7 +1,7 @@
 """Log lines: one JSON object a line on stdout, for each request and each event.
 
 Lines are gathered for a moment and written at once: a write a line would cost more than the line. Standard-library
-loggers (our own events, uvicorn, asyncio) are sent through the same writer. Values are texts and numbers of the
+loggers (our own events, asyncio) are sent through the same writer. Values are texts and numbers of the
 gateway's own making; what clients send (bodies, headers, keys) is never handed to this module.
 """
 
@@ -115,6 +115,5 @@ def configure(level: str) -> LogWriter:
     root = logging.getLogger()
     root.handlers[:] = [JsonHandler(writer)]
     root.setLevel(level.upper())
-    logging.getLogger("uvicorn").setLevel("WARNING")
     logging.getLogger("asyncio").setLevel("WARNING")
     return writer

@@ -37,6 +37,9 @@ class HttpConnection:
         self._deadline: float | None = None
         """Of the wait under way."""
         self._sink: Sink | None = None
+        self._pieces: list[bytes] = []
+        """Of the body, from one read, for the sink: an upstream ahead of us sends many chunks in one, and each hand on
+        costs more than the bytes."""
         self._failure: BrokenReason | None = None
         self._answered = False
         self._unspent = 0  # bytes since the exchange began, or since the last piece of its body: bounds heads, trailers
@@ -225,9 +228,12 @@ class HttpConnection:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._hand_on()
             self._fail("bad_response")
             self._kill()
             return
+        if self._pieces:
+            self._hand_on()
         if self._unspent > HEAD_MAX_BYTES and not self.complete:
             self._fail("bad_response")
             self._kill()
@@ -300,16 +306,23 @@ class HttpConnection:
         if self.complete:  # of an answer that nobody asked for: it must not become the end of this one
             return
         self._unspent = 0
-        sink = self._sink
-        if sink is not None:
-            sink.write(body)
-            if sink.paused:
-                self._pause_reading()
+        if self._sink is not None:
+            self._pieces.append(body)
             return
         self.buffer += body
         if len(self.buffer) > HIGH_WATER:
             self._pause_reading()
         self._wake()
+
+    def _hand_on(self) -> None:
+        """What one read brought, before anybody else hears of it."""
+        sink, pieces = self._sink, self._pieces
+        if sink is None or not pieces:
+            return
+        self._pieces = []
+        sink.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if sink.paused:
+            self._pause_reading()
 
     def on_message_complete(self) -> None:
         parser = self._parser
