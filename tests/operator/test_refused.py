@@ -14,6 +14,33 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
+
+def test_a_route_that_moves_and_is_broken_in_the_same_edit_is_served_where_it_was(
+    controller: ControllerProcess, namespace: Namespace
+) -> None:
+    broken = {"name": "chat", "targets": [{"upstream": "nowhere"}]}
+    namespace.apply(route("chat", gateway="old"))
+    namespace.programmed("chat")
+    before = namespace.data("old")
+    namespace.apply(route("chat", broken, gateway="new"))
+    namespace.wait(
+        lambda: (
+            "Gateway 'old', from which it moves," in namespace.condition("chat", "Accepted", "False", "UnknownUpstream")
+        ),
+        "the keeper to be told",
+    )
+    assert namespace.data("old") == before
+    assert namespace.files("new") == {"gateway.json"}
+    namespace.apply(route("chat", gateway="new"))
+    namespace.programmed("chat")
+    namespace.wait(lambda: namespace.files("old") == {"gateway.json"}, "the old gateway to let go of it")
+    namespace.apply(route("chat", broken, gateway="third"))
+    namespace.condition("chat", "Accepted", "False", "UnknownUpstream")
+    assert "route.chat.json" in namespace.files("new")
+    namespace.delete("chat")
+    namespace.wait(lambda: namespace.files("new") == {"gateway.json"}, "a deleted one to be let go of")
+
+
 LOST: Document = {"name": "chat", "targets": [{"upstream": "nowhere"}]}
 
 REFUSED: Mapping[str, tuple[Sequence[Document], str, str]] = {

@@ -12,7 +12,7 @@ hands and left alone: server-side apply merges the list by type.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -40,6 +40,8 @@ class Written:
     """The ConfigMap is as it was compiled."""
 
     revision: str
+    kept_by: Mapping[str, str] = field(default_factory=dict)
+    """Routes that another gateway goes on with, from which they have moved: that gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def conditions_of(
 ) -> tuple[Condition, ...]:
     serving = _serving(route, verdict, outcome)
     return (
-        _accepted(route, verdict, serving),
+        _accepted(route, verdict, serving, _keeper(route, outcome)),
         _resolved(route, verdict, _revision(outcome), facts),
         _programmed(route, serving, outcome),
         *(conditions_of_pods(route, _revision(outcome), facts) if facts is not None else ()),
@@ -72,14 +74,20 @@ def _serving(route: Route, verdict: Verdict, outcome: Written | NotWritten) -> i
     return verdict.serving if isinstance(outcome, Written) else outcome.served.generation_of(route.name.name)
 
 
-def _accepted(route: Route, verdict: Verdict, serving: int | None) -> Condition:
+def _keeper(route: Route, outcome: Written | NotWritten) -> str | None:
+    return outcome.kept_by.get(route.name.name) if isinstance(outcome, Written) else None
+
+
+def _accepted(route: Route, verdict: Verdict, serving: int | None, keeper: str | None) -> Condition:
     inactive = [f"Not acted on: {'; '.join(verdict.inactive)}."] if verdict.inactive else []
     if verdict.accepted:
         return Condition(
             "Accepted", "True", "Accepted", message([f"Generation {route.generation} is accepted.", *inactive])
         )
     problems = [problem for problem in verdict.problems if problem.reason != TOLD_NOT_REFUSED]
-    if serving is None:
+    if serving is None and keeper is not None:
+        served = f"Gateway {keeper!r}, from which it moves, serves an earlier generation until this is mended."
+    elif serving is None:
         served = "Nothing of this route is served."
     elif serving == route.generation:
         served = f"The rest of generation {serving} is served."

@@ -36,6 +36,7 @@ from llmroute_operator.controller.configmap import (
 from llmroute_operator.controller.fleet.conditions import Facts
 from llmroute_operator.controller.fleet.fleet import Fleet
 from llmroute_operator.controller.metrics import Metrics
+from llmroute_operator.controller.moved import Moved
 from llmroute_operator.controller.route import GatewayKey, Route
 from llmroute_operator.controller.store import RouteStore
 
@@ -80,6 +81,7 @@ class Reconciler:
         """For routes that turn out to have changed while their status was written."""
         self._shared_state = shared_state
         self._memories: dict[GatewayKey, _Memory] = {}
+        self._moved = Moved(store)
         self._versions: dict[GatewayKey, str] = {}
 
     def knows(self, key: GatewayKey, resource_version: str) -> bool:
@@ -91,21 +93,25 @@ class Reconciler:
         found = await self._cluster.read_configmap(key)
         present = self._see(key, read_present(found)) if found is not None else None
         routes = self._store.routes_of(key)  # after the read: what comes later is a change, and calls again
-        if not routes:
-            return await self._retire(key, present)
         served = served_from(key, present.data) if present is not None else Served()
         memory = self._memories.get(key) or _Memory(served, {})
+        kept = self._moved.kept(key, memory.served, memory.uids)
+        if not routes and not kept:
+            return await self._retire(key, present)
         shares, again = self._fleet.shares(key, served.shares or memory.served.shares)
-        sources = [_source(route, memory) for route in routes]
+        sources = [*(_source(route, memory) for route in routes), *kept]
         compilation = await asyncio.to_thread(self._compile, key, sources, shares)
         outcome, failure = await self._program(key, present, served, compilation)
         if isinstance(failure, Refused) and failure.namespace_is_going:
             return None  # its routes are going too, and each end of one calls again
         if failure is None:
             files = {name: data.decode() for name, data in compilation.files.items()}
-            uids = {route.name.name: route.uid for route in routes}
+            uids = {name: uid for name, uid in memory.uids.items() if name in {source.name for source in kept}}
+            uids |= {route.name.name: route.uid for route in routes}
             self._memories[key] = _Memory(served_from(key, files), uids)
             self._fleet.holds(key, compilation.revision)
+            serving = {route.name.name: compilation.verdicts[route.name.name].serving for route in routes}
+            self._look_again(self._moved.wrote(key, routes, serving, kept))
         await self._tell(routes, compilation, outcome, self._fleet.facts(key))
         if failure is not None:
             raise failure
@@ -128,7 +134,7 @@ class Reconciler:
                 raise  # it is looked at again in a moment: nothing to alarm anybody with
             message = f"The ConfigMap cannot be written, and will be tried again: {error}"[:ERROR_TOLD_MAX]
             return NotWritten("Pending" if error.is_transient else "ApplyFailed", f"{message}.", served), error
-        return Written(compilation.revision), None
+        return Written(compilation.revision, self._moved.keepers(self._store.routes_of(key))), None
 
     async def _write(self, present: Present | None, wanted: Wanted) -> None:
         """Makes the ConfigMap what it should be, with no request where it is."""
@@ -163,6 +169,7 @@ class Reconciler:
     async def _retire(self, key: GatewayKey, present: Present | None) -> float | None:
         """A gateway without routes: emptied, and later removed."""
         self._memories.pop(key, None)
+        self._look_again(self._moved.retire(key))
         if present is None:
             self._versions.pop(key, None)
             self._fleet.forget(key)

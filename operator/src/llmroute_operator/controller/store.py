@@ -31,6 +31,9 @@ class RouteStore:
     def all(self) -> tuple[Route, ...]:
         return tuple(self._routes.values())
 
+    def get(self, name: RouteName) -> Route | None:
+        return self._routes.get(name)
+
     def routes_of(self, key: GatewayKey) -> tuple[Route, ...]:
         return tuple(self._by_gateway.get(key, {}).values())
 
