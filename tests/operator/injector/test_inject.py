@@ -161,7 +161,7 @@ def test_a_guaranteed_pods_gateway_requests_its_limits() -> None:
 def test_a_burstable_pods_gateway_has_the_settings_resources() -> None:
     assert gateway(injected(with_app(resources={"requests": {"cpu": "1"}})))["resources"] == {
         "limits": {"memory": "256Mi"},
-        "requests": {"cpu": "50m", "memory": "64Mi"},
+        "requests": {"cpu": "50m", "memory": "48Mi"},
     }
 
 

@@ -38,7 +38,7 @@ class Amounts(Part):
 
 
 class GatewayResources(Part):
-    requests: Amounts = Amounts(cpu="50m", memory="64Mi")
+    requests: Amounts = Amounts(cpu="50m", memory="48Mi")
     limits: Amounts = Amounts(memory="256Mi")
     """No limit on CPU by default: a throttled gateway is slow for everybody behind it."""
 
