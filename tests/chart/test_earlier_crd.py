@@ -1,9 +1,11 @@
 """What was stored under an earlier CRD (first_version) is the same after today's has taken its place, and valid.
 
-On the real API server, under a group of their own: the control plane's LLMRoutes are other tests' too.
+On the real API server, under names of their own: the control plane's LLMRoutes are other tests' too, and kubectl would
+not know which of two kinds `llmr` is.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +20,20 @@ EARLIER = REPOSITORY / "tests" / "chart" / "first_version"
 EARLIER_CRD = EARLIER / "files" / "crd" / "llmroutes.yaml"
 ROUTES = (EARLIER / "route.yaml", EARLIER / "quickstart.yaml")
 GROUP = "earlier.llmroute.dev"
-KIND = f"llmroutes.{GROUP}"
+KIND = f"earlierroutes.{GROUP}"
 
 
-def elsewhere(text: str) -> str:
-    return text.replace("llmroute.dev", GROUP)
+def crd_elsewhere(path: Path) -> str:
+    document = yaml.safe_load(path.read_text())
+    document["metadata"]["name"] = KIND
+    document["spec"]["group"] = GROUP
+    document["spec"]["names"] = {
+        "kind": "EarlierRoute",
+        "listKind": "EarlierRouteList",
+        "plural": "earlierroutes",
+        "singular": "earlierroute",
+    }
+    return yaml.safe_dump(document)
 
 
 @pytest.fixture
@@ -35,7 +46,10 @@ def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 def test_what_was_stored_under_an_earlier_crd_stays_as_it_is_and_valid(plane: ControlPlane) -> None:
     namespace = plane.new_namespace()
     written = [
-        one for path in ROUTES for one in yaml.safe_load_all(elsewhere(path.read_text())) if one["kind"] == "LLMRoute"
+        one | {"apiVersion": f"{GROUP}/v1alpha1", "kind": "EarlierRoute"}
+        for path in ROUTES
+        for one in yaml.safe_load_all(path.read_text())
+        if one["kind"] == "LLMRoute"
     ]
     text = yaml.safe_dump_all(written)
 
@@ -46,14 +60,14 @@ def test_what_was_stored_under_an_earlier_crd_stays_as_it_is_and_valid(plane: Co
     def stored() -> dict[str, Any]:
         return {one["metadata"]["name"]: one for one in plane.get("-n", namespace, KIND)["items"]}
 
-    plane.kubectl("apply", "--server-side", "-f", "-", input=elsewhere(EARLIER_CRD.read_text()))
+    plane.kubectl("apply", "--server-side", "-f", "-", input=crd_elsewhere(EARLIER_CRD))
     wait_until(lambda: applies(text), "routes to be stored under the earlier CRD")
     before = stored()
     assert len(before) == len(written) == 2
     new = yaml.safe_dump(with_a_new_field(written[0]))
     assert not applies(new, "--dry-run=server"), "the earlier CRD is no other than today's"
 
-    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=elsewhere(CRD.read_text()))
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=crd_elsewhere(CRD))
     wait_until(lambda: applies(new, "--dry-run=server"), "the API server to know today's CRD")
     after = stored()
     for name, route in before.items():
