@@ -20,7 +20,7 @@ class Dealer:
         self._every = every
         body = json.dumps({"model": "chat", "messages": [{"role": "user", "content": "hi"}]}).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n"
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
             f"content-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self._request = head.encode() + body

@@ -97,7 +97,7 @@ class Customer:
         reader, writer = self._connection
         head = [
             f"POST {ask.path} HTTP/1.1",
-            "host: gateway",
+            "host: localhost",
             f"authorization: Bearer {self._key}",
             f"x-request-id: {request_id}",
             f"content-type: {ask.content_type}",

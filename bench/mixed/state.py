@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ class RestartingState:
     """A server, and what is done to it."""
 
     server: StateServer
+    hands: Executor
+    """Outlives the server: what a thread has started ends with it (tests/children.py)."""
     away_seconds: float = 0.0
     """How long it answered nobody, all in all."""
 
@@ -27,18 +30,18 @@ class RestartingState:
         return f"redis://127.0.0.1:{self.server.port}/0?timeout=200ms"
 
     async def disturb(self, going_on: Callable[[], bool]) -> None:
-        server, chance = self.server, random.Random(1)
+        server, chance, loop = self.server, random.Random(1), asyncio.get_running_loop()
         while going_on():
             await asyncio.sleep(_THERE_SECONDS)
             away, back = (server.kill, server.start) if chance.random() < 0.6 else (server.stop, server.go_on)
             began = time.monotonic()
-            await asyncio.to_thread(away)
+            await loop.run_in_executor(self.hands, away)
             await asyncio.sleep(_AWAY_SECONDS)
-            await asyncio.to_thread(back)
+            await loop.run_in_executor(self.hands, back)
             self.away_seconds += time.monotonic() - began
 
 
 @contextmanager
 def restarting_state(folder: Path) -> Iterator[RestartingState]:
-    with serving_state(folder) as server:
-        yield RestartingState(server)
+    with ThreadPoolExecutor(1) as hands, serving_state(folder) as server:
+        yield RestartingState(server, hands)
