@@ -5,7 +5,7 @@
 `/ready`, `/v1/circuit-breakers` and `/metrics` are the data port's own.
 
 It is served as the data port is (connection.py), by a table of paths: a web framework for it was a fifth of the
-gateway's memory and half of its start. Nothing that is asked here is counted or logged.
+gateway's memory and two fifths of its start. Nothing that is asked here is counted or logged.
 """
 
 import asyncio
