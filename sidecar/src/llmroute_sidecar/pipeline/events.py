@@ -21,8 +21,9 @@ SCAN_MAX_BYTES = 64 * 1024
 END_PIECES = 8
 END_PIECE_BYTES = 4096
 """What is held on to of a stream's end, for what it says of its usage."""
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\r?\n|\r\r")
+EVENT_END = re.compile(rb"\r\n\r\n|\n\r?\n|\r\r")
 EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+"""What `EVENT_END` finds ends with one of these."""
 _COMMENTS = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r))+")
 _BOM = b"\xef\xbb\xbf"
 """It may stand before a stream (HTML §9.2.5)."""
@@ -72,7 +73,7 @@ class BeginningScan:
     def look(self, buffer: bytearray) -> Beginning:
         if not self._offset and buffer.startswith(_BOM):
             self._offset = len(_BOM)
-        while (end := _EVENT_END.search(buffer, self._offset)) is not None:
+        while (end := EVENT_END.search(buffer, self._offset)) is not None:
             event = bytes(buffer[self._offset : end.start()])
             self._offset = end.end()
             verdict = _judge(event)

@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from llmroute_sidecar.pipeline.counts import input_of, output_of
+from llmroute_sidecar.pipeline.events import EVENT_END, EVENT_ENDS
 from llmroute_sidecar.policy.limits.demand import BYTES_PER_TOKEN
 from llmroute_sidecar.upstream.exchange import Sink
 
@@ -25,8 +26,6 @@ EVENT_MAX_BYTES = 1024 * 1024
 TAIL_BYTES = 64 * 1024
 """What is kept of an answer too large to be held: the usage stands at its end, after the vectors or images."""
 
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\r?\n|\r\r")
-_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _USAGE_AT_END = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**9)] | Annotated[float, msgspec.Meta(ge=0, le=10**9)]
 """Some write whole numbers as `7.0`."""
@@ -299,7 +298,7 @@ class StreamReader:
     def write(self, data: bytes) -> None:
         if self._part is not None:
             self._write_part(data)
-        elif not data.endswith(_ENDS):
+        elif not data.endswith(EVENT_ENDS):
             if not data.startswith(b":"):  # a comment that goes out without its end begins no event
                 self._part = bytearray()
             self._write_part(data)
@@ -317,7 +316,7 @@ class StreamReader:
 
     def _write_part(self, data: bytes) -> None:
         part = self._part
-        end = _EVENT_END.search(data)
+        end = EVENT_END.search(data)
         head = data if end is None else data[: end.end()]
         self._sink.write(head)
         if part is None:
@@ -335,14 +334,14 @@ class StreamReader:
             self._reading.event(data[:-2])
             return
         begin = 0
-        for end in _EVENT_END.finditer(data):
+        for end in EVENT_END.finditer(data):
             self._reading.event(data[begin : end.start()])
             begin = end.end()
 
     def _write_without_usage(self, data: bytes) -> None:
         begin = 0
         kept: list[bytes] = []
-        for end in _EVENT_END.finditer(data):
+        for end in EVENT_END.finditer(data):
             if not self._reading.event(data[begin : end.start()]):
                 kept.append(data[begin : end.end()])
             begin = end.end()
