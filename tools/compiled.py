@@ -64,11 +64,9 @@ def program(environment: Path) -> Path:
     compiles it. Only the wheel is kept elsewhere, for other environments: nothing there names one, as each may be taken
     away. Raises Unavailable."""
     python = environment / "bin" / "python"
-    state = digest(python)
-    site, made = environment / f"compiled-{state}", environment / "bin" / "llmroute-compiled"
-    for old in environment.glob("compiled-*"):
-        shutil.rmtree(old)
-    with _kept_wheel(python, state) as wheel, zipfile.ZipFile(wheel) as content:
+    site, made = environment / "compiled", environment / "bin" / "llmroute-compiled"
+    shutil.rmtree(site, ignore_errors=True)
+    with _kept_wheel(python) as wheel, zipfile.ZipFile(wheel) as content:
         content.extractall(site)
     made.write_text(_PROGRAM.format(python=python, site=str(site)))
     made.chmod(0o755)
@@ -76,11 +74,11 @@ def program(environment: Path) -> Path:
 
 
 @contextmanager
-def _kept_wheel(python: Path, state: str) -> Iterator[Path]:
-    """Of this state, from the cache; built where it is not there. Nobody clears it away meanwhile."""
+def _kept_wheel(python: Path) -> Iterator[Path]:
+    """Of this state of the sources, from the cache; built where it is not there. Nobody clears it away meanwhile."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmroute-compiled"
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"wheel-{state}"
+    folder = cache / f"wheel-{digest(python)}"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
